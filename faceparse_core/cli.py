@@ -1,0 +1,347 @@
+"""The command line: ``faceparse portrait.jpg`` and its companions.
+
+Exit code 0: done; 1: something failed; 2: wrong usage; 130: interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from faceparse_core import __version__
+from faceparse_core.labels import LABELS, region_ids
+
+_PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_OUTPUTS = ("labels", "overlay", "mask", "cutout")  # STEM.labels.png …: never taken for input
+
+_EPILOG = """\
+examples:
+  faceparse portrait.jpg                              labels and overlay beside the picture
+  faceparse portrait.jpg --region hair -o hair.png    a mask: white is hair
+  faceparse portrait.jpg --region person --cutout --soft -o me.png
+  faceparse photos/ --out parsed/                     every picture of a folder
+
+regions:
+  names of labels and groups joined by + and -, such as "face - eyes - lips"; left and right are the subject's
+
+other commands (each has its own --help):
+  faceparse models                what is there, and where
+  faceparse download segformer-b5 fetch the published model
+  faceparse evaluate DATA         measure a model on labelled portraits
+  faceparse train DATA --out RUN  train or fine-tune
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    commands: dict[str, Callable[[list[str]], int]] = {
+        "models": _models,
+        "download": _download,
+        "train": _train,
+        "evaluate": _evaluate,
+    }
+    logger = logging.getLogger("faceparse")
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("faceparse: %(message)s"))
+    logger.addHandler(handler)
+    try:
+        if argv and argv[0] in commands:
+            return commands[argv[0]](argv[1:])
+        return _parse(argv)
+    except KeyboardInterrupt:
+        print("faceparse: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        return 1
+    except _expected_errors() as error:
+        print(f"faceparse: {error}", file=sys.stderr)
+        return 1
+    finally:
+        logger.removeHandler(handler)
+
+
+def _expected_errors() -> tuple[type[Exception], ...]:
+    """Errors whose message is for the user. CheckpointError is only there once its module is loaded."""
+    checkpoints = sys.modules.get("faceparse_core.checkpoints")
+    return (ValueError, OSError, ImportError, *((checkpoints.CheckpointError,) if checkpoints else ()))
+
+
+# ---------------------------------------------------------------------------------------------------- parse
+
+
+def _parse(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="faceparse",
+        description="Face parsing: labels, masks and cut-outs of skin, hair, eyes, lips … from pictures.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, and folders of pictures")
+    parser.add_argument("-o", "--out", type=Path, help="file to write with --region and one picture; else a folder")
+    parser.add_argument("--region", help='write the mask of a region, such as "hair" or "face - eyes - lips"')
+    parser.add_argument("--soft", action="store_true", help="soft edges from the class probabilities (with --region)")
+    parser.add_argument(
+        "--cutout", action="store_true", help="write the picture with the region as alpha, not the mask"
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    _add_model_options(parser)
+    parser.add_argument("--version", action="version", version=f"faceparse {__version__}")
+    if not argv:
+        parser.print_help()
+        return 2
+    args = parser.parse_args(argv)
+    if (args.soft or args.cutout) and not args.region:
+        parser.error("--soft and --cutout belong to --region: say which region")
+    if args.region:
+        try:
+            region_ids(args.region)
+        except ValueError as error:
+            parser.error(str(error))
+    inputs = _inputs(args.images)
+    one_file = args.out is not None and args.region and args.out.suffix and not args.out.is_dir()
+    if one_file and (len(inputs) > 1 or Path(args.images[0]).is_dir()):
+        parser.error(f"--out {args.out} is one file, but there are {len(inputs)} pictures: give a folder")
+    if not one_file and args.out is not None:
+        if args.out.is_file():
+            parser.error(f"--out {args.out} is a file; without --region a folder is written to")
+        args.out.mkdir(parents=True, exist_ok=True)
+    return _parse_files(args, inputs, args.out if one_file else None)
+
+
+def _parse_files(args: argparse.Namespace, inputs: list[Path], file: Path | None) -> int:
+    from tqdm import tqdm
+
+    parser = _parser(args)
+    if not args.json:
+        print(f"{parser.checkpoint.name} on {parser.device}, {parser.precision}, {parser.resolution} pixels")
+    many = len(inputs) > 1
+    results, failed, written = [], [], {}
+    for path in tqdm(inputs, unit="image", disable=None if many else True):
+        try:
+            result = _parse_one(args, parser, path, file, written)
+        except (ValueError, OSError, MemoryError) as error:
+            failed.append({"image": str(path), "error": str(error) or type(error).__name__})
+            continue
+        results.append(result)
+        if not args.json:
+            tqdm.write(_summary(result) if many else _table(result))
+    if args.json:
+        run = {"model": parser.checkpoint.name, "device": str(parser.device), "precision": parser.precision}
+        print(json.dumps({**run, "images": results, "failed": failed}, indent=2))
+    for failure in failed:
+        print(f"faceparse: {failure['image']}: {failure['error']}", file=sys.stderr)
+    if failed and many:
+        print(f"faceparse: {len(failed)} of {len(inputs)} pictures failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _parse_one(args, parser, path: Path, file: Path | None, written: dict[Path, Path]) -> dict:
+    """Parse one picture, write its files and return its figures."""
+    from faceparse_core import images as pictures
+
+    folder = args.out if args.out is not None and file is None else path.parent
+    kinds = (("cutout" if args.cutout else "mask"),) if args.region else ("labels", "overlay")
+    files = {kind: file or folder / f"{path.stem}.{kind}.png" for kind in kinds}
+    for target in files.values():
+        if target.resolve() == path.resolve():
+            raise ValueError(f"{target} would overwrite the picture itself: give another --out")
+        if target in written:
+            raise ValueError(
+                f"{target} was already written for {written[target]}: rename one, or parse it into another --out"
+            )
+
+    start = time.perf_counter()
+    image = pictures.load(path)[0]
+    parsing = parser.parse(image)
+    areas = parsing.areas[0].tolist()
+    seconds = time.perf_counter() - start
+    for kind, target in files.items():
+        pictures.save(_picture(kind, args, parsing, image), target)
+        written[target] = path
+    height, width = parsing.sizes[0]
+    return {
+        "image": str(path),
+        "width": width,
+        "height": height,
+        "labels": [
+            {"id": label.id, "name": label.name, "title": label.title, "pixels": area, "share": area / (height * width)}
+            for label, area in zip(LABELS, areas, strict=True)
+            if area
+        ],
+        "faces": [vars(face) for face in parsing.faces[0]],
+        "seconds": round(seconds, 3),
+        "files": {kind: str(target) for kind, target in files.items()},
+    }
+
+
+def _picture(kind: str, args, parsing, image):
+    """What is written as STEM.KIND.png."""
+    import torch
+
+    from faceparse_core import images as pictures
+
+    if kind == "labels":
+        return pictures.indexed(parsing.labels[0])
+    if kind == "overlay":
+        return parsing.overlay(image)[0]
+    mask = parsing.mask(args.region, soft=args.soft)[0]
+    if kind == "mask":
+        return mask
+    alpha = mask.mul_(255).round_().to(torch.uint8)[..., None]
+    colours = image if image.dtype == torch.uint8 else image.mul(255).round_().to(torch.uint8)
+    return torch.cat([colours, alpha], dim=-1)
+
+
+def _inputs(names: Sequence[str]) -> list[Path]:
+    """The pictures that are meant: files as they are given, and what lies in folders, our own outputs left out."""
+    inputs: list[Path] = []
+    for path in map(Path, names):
+        if not path.is_dir():
+            inputs.append(path)
+            continue
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _PICTURES and not _is_output(p))
+        if not found:
+            raise FileNotFoundError(f"{path} holds no pictures ({', '.join(_PICTURES)})")
+        inputs += found
+    return list(dict.fromkeys(inputs))
+
+
+def _is_output(path: Path) -> bool:
+    return path.suffix == ".png" and Path(path.stem).suffix.removeprefix(".") in _OUTPUTS
+
+
+def _table(result: dict) -> str:
+    """Labels with their share of the picture, the largest first."""
+    lines = [f"{result['image']}: {result['width']}x{result['height']}, {_faces(result)}, {result['seconds']:.2f} s"]
+    for label in sorted(result["labels"], key=lambda label: -label["pixels"]):
+        lines.append(f"  {label['id']:2d}  {label['title']:<12} {label['share']:7.2%}")
+    return "\n".join([*lines, *(f"{kind}: {file}" for kind, file in result["files"].items())])
+
+
+def _summary(result: dict) -> str:
+    return (
+        f"{result['image']}: {len(result['labels'])} labels, {_faces(result)} -> {', '.join(result['files'].values())}"
+    )
+
+
+def _faces(result: dict) -> str:
+    count = len(result["faces"])
+    return "no face" if not count else "1 face" if count == 1 else f"{count} faces"
+
+
+def _add_model_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--model", default="auto", help="auto, segformer-b5, lite, a folder or a .safetensors file")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
+    parser.add_argument("--resolution", type=int, help="side of the square that the network sees (512)")
+    parser.add_argument(
+        "--fit", default="auto", choices=("auto", "stretch", "pad"), help="how pictures are brought to it"
+    )
+
+
+def _parser(args):
+    from faceparse_core.parser import FaceParser
+
+    return FaceParser(args.model, args.device, args.precision, resolution=args.resolution, fit=args.fit)
+
+
+# ---------------------------------------------------------------------------------------------------- models, download
+
+
+def _models(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="faceparse models", description="Lists the models: where they lie, size, licence."
+    )
+    parser.parse_args(argv)
+    from faceparse_core import checkpoints
+
+    for row in checkpoints.known():
+        print(f"{row.name:<14} {row.size / 1e6:7.1f} MB  {row.where}\n{'':27}{row.licence}")
+    return 0
+
+
+def _download(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(prog="faceparse download", description="Fetches a published model.")
+    parser.add_argument("name", nargs="?", default="segformer-b5", help="its name, as 'faceparse models' shows it")
+    args = parser.parse_args(argv)
+    from faceparse_core import checkpoints
+
+    print(checkpoints.download(args.name))
+    return 0
+
+
+# ---------------------------------------------------------------------------------------------------- evaluate, train
+
+
+def _evaluate(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="faceparse evaluate",
+        description="Measures a model on labelled portraits: F1 and IoU by label, their means, pixel accuracy.",
+    )
+    parser.add_argument("data", type=Path, help="folder with images/, masks/ and lists of names such as val.txt")
+    parser.add_argument("--split", default="val", help="which list of names: val (default), train …")
+    parser.add_argument("--confusion", type=Path, metavar="FILE.png", help="draw which labels are taken for which")
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    _add_model_options(parser)
+    args = parser.parse_args(argv)
+    from faceparse_core.training import evaluate
+
+    face_parser = _parser(args)
+    confusion = evaluate.evaluate(face_parser, args.data, args.split)
+    if args.json:
+        print(json.dumps(evaluate.figures(confusion), indent=2))
+    else:
+        print(f"{face_parser} on {args.split} of {args.data}")
+        print(evaluate.table(confusion))
+    if args.confusion:
+        from faceparse_core import images as pictures
+
+        pictures.save(evaluate.confusion_picture(confusion), args.confusion)
+        print(f"confusion: {args.confusion}", file=sys.stderr)
+    return 0
+
+
+def _train(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="faceparse train",
+        description="Trains or fine-tunes a network. Goes on where an interrupted run with the same options stopped.",
+    )
+    parser.add_argument("data", help="folder with images/, masks/, train.txt and val.txt")
+    parser.add_argument("--out", required=True, help="folder of the run: config, log, last state, averaged weights")
+    parser.add_argument("--arch", default="lite", help="lite (default), segformer-b0 … segformer-b5")
+    parser.add_argument("--init", metavar="CHECKPOINT", help="start from this checkpoint (a name or a path)")
+    parser.add_argument("--backgrounds", metavar="DIR", help="pictures without people, for scenes and as 'no face'")
+    parser.add_argument("--steps", type=int)
+    parser.add_argument("--batch-size", type=int)
+    parser.add_argument(
+        "--sizes",
+        type=_sizes,
+        metavar="SHARE:SIZE,…",
+        help="sizes of the pictures as training goes on: 0.5:256,0.3:384,0.2:512",
+    )
+    parser.add_argument("--learning-rate", type=float)
+    parser.add_argument("--balance", type=float, help="how much rare labels weigh: 0 not at all, 0.5 (default) much")
+    parser.add_argument("--scenes", type=float, help="share of pictures with small faces over backgrounds (0.35)")
+    parser.add_argument("--workers", type=int, help="processes that prepare pictures (1)")
+    parser.add_argument("--seed", type=int)
+    parser.add_argument("--device")
+    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
+    args = parser.parse_args(argv)
+    from faceparse_core.training.train import TrainConfig, train
+
+    print(train(TrainConfig.for_architecture(**vars(args))))
+    return 0
+
+
+def _sizes(text: str) -> tuple[tuple[float, int], ...]:
+    try:
+        return tuple((float(share), int(size)) for share, size in (part.split(":") for part in text.split(",")))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form SHARE:SIZE,SHARE:SIZE") from error

@@ -1,0 +1,42 @@
+"""Faces in a label map."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from faceparse_core.labels import GROUPS, NUM_LABELS, region_ids
+
+# Skin alone is no face: a cup of coffee can look like skin. Its parts must be there, each at least this share of it.
+_PARTS = (("nose",), ("eyes", "eyeglasses"), ("lips", "mouth"))
+_SMALLEST_PART = 0.002
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face: its ``index`` in the image, its box ``x, y, width, height`` in pixels (forehead to chin, no hair)."""
+
+    index: int
+    x: int
+    y: int
+    width: int
+    height: int
+
+
+def find_faces(labels: Tensor) -> list[Face]:
+    """The face of a portrait that it fills, from its label map, uint8 [H, W]; ``[]`` if there is none.
+
+    A face has skin, a nose, at least one eye or glasses, and lips or a mouth.
+    """
+    counts = torch.bincount(labels.flatten(), minlength=NUM_LABELS)
+    face = counts[list(GROUPS["face"])].sum().item()
+    for part in _PARTS:
+        ids = list(region_ids("+".join(part)))
+        if counts[ids].sum().item() < max(1, _SMALLEST_PART * face):
+            return []
+    inside = torch.isin(labels, torch.tensor(GROUPS["face"], dtype=torch.uint8))
+    rows, columns = inside.any(1).nonzero().flatten(), inside.any(0).nonzero().flatten()
+    y, x = rows[0].item(), columns[0].item()
+    return [Face(0, x, y, columns[-1].item() - x + 1, rows[-1].item() - y + 1)]

