@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-_PORTRAIT = Path(__file__).parents[1] / "examples" / "portrait.jpg"
+_PORTRAIT = Path(__file__).parents[1] / "samples" / "portrait.jpg"
 
 
 def main() -> None:

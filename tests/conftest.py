@@ -13,4 +13,4 @@ settings.load_profile("faceparse")
 @pytest.fixture(scope="session")
 def portrait() -> Path:
     """NASA's portrait of Eileen Collins, 512x512 RGB: a frontal face of about 110 pixels, no glasses, teeth showing."""
-    return Path(__file__).parents[1] / "examples" / "portrait.jpg"
+    return Path(__file__).parents[1] / "samples" / "portrait.jpg"
