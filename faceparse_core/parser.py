@@ -20,8 +20,9 @@ from faceparse_core.parsing import Parsing, Window
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FITS = ("auto", "stretch", "pad")
 _STRIDE = 32  # input sizes are multiples of it
-# Up to this ratio of the sides a picture is stretched to the square, as the training pictures are shown.
-_STRETCH_UP_TO = 1.34
+# Up to this ratio of the sides a picture is stretched to the square. Beyond it, keeping the proportions parses better:
+# see benchmarks/fit.py.
+_STRETCH_UP_TO = 1.1
 
 _networks: dict[tuple, tuple[object, nn.Module]] = {}
 _loading = threading.Lock()

@@ -47,7 +47,8 @@ def test_region_mask(picture, tmp_path):
     assert main([str(picture), *ON_CPU, "--region", "hair", "--soft", "-o", str(target)]) == 0
     soft = np.array(Image.open(target))
     assert len(np.unique(soft)) > 50
-    assert ((soft > 127) == (mask > 127)).mean() > 0.99
+    # More than half of the probability decides a pixel; less than a nineteenth cannot.
+    assert mask[soft > 128].all() and not mask[soft < 255 // 19].any()
     assert not (tmp_path / "me.labels.png").exists()
 
 

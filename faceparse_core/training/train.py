@@ -40,8 +40,8 @@ class TrainConfig:
     init: str | None = None  # a checkpoint to start from; for lite without one: ImageNet weights of the encoder
     backgrounds: str | None = None  # a folder of pictures without people, for scenes and for 'no face'
     # (share of the steps, size): pictures grow while the network learns
-    sizes: tuple[tuple[float, int], ...] = ((0.5, 256), (0.3, 384), (0.2, 512))
-    steps: int = 4000
+    sizes: tuple[tuple[float, int], ...] = ((0.5, 256), (0.25, 384), (0.25, 512))
+    steps: int = 2000
     batch_size: int = 16
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
