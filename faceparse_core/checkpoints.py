@@ -59,6 +59,7 @@ from faceparse_core.models.segformer import (
 
 _log = logging.getLogger("faceparse")
 
+
 @dataclass(frozen=True)
 class Checkpoint:
     """Weights that were found, not loaded yet.

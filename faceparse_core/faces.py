@@ -36,7 +36,9 @@ def find_faces(labels: Tensor) -> list[Face]:
         ids = list(region_ids("+".join(part)))
         if counts[ids].sum().item() < max(1, _SMALLEST_PART * face):
             return []
-    inside = torch.isin(labels, torch.tensor(GROUPS["face"], dtype=torch.uint8))
+    of_face = torch.zeros(NUM_LABELS, dtype=torch.bool)
+    of_face[list(GROUPS["face"])] = True
+    inside = of_face[labels.int()]  # several times as fast as isin
     rows, columns = inside.any(1).nonzero().flatten(), inside.any(0).nonzero().flatten()
     y, x = rows[0].item(), columns[0].item()
     return [Face(0, x, y, columns[-1].item() - x + 1, rows[-1].item() - y + 1)]

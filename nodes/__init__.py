@@ -1,0 +1,17 @@
+"""The ComfyUI nodes: a node is its schema and a few lines that call ``faceparse_core``."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from . import host
+from .masks import MaskCombine, MaskFeather
+from .parsing import ParseFace, ParsingInfo, PreviewParsing, SelectLabels
+
+
+class FaceParseExtension(ComfyExtension):
+    async def on_load(self) -> None:
+        host.register_model_folder()
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [ParseFace, SelectLabels, MaskCombine, MaskFeather, PreviewParsing, ParsingInfo]

@@ -1,0 +1,200 @@
+"""ComfyUI as the nodes see it: model folders, devices, memory, progress, interruption. Nothing else touches ``comfy``.
+
+A network is loaded once and handed to ComfyUI's memory management, which moves it to the GPU when it runs and off it
+when something else needs the room or somebody asks for it. It stays in memory as long as ComfyUI keeps a Parse Face
+node, so that clearing the node cache frees it, as it frees ComfyUI's own models.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import comfy.model_management as memory
+import comfy.utils
+import folder_paths
+import torch
+from comfy.model_patcher import ModelPatcher
+from server import PromptServer
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from faceparse_core.checkpoints import Checkpoint
+    from faceparse_core.parser import FaceParser
+    from faceparse_core.parsing import Parsing
+
+MODEL_FOLDER = "face_parsing"
+_ALWAYS_LISTED = ("auto", "segformer-b5", "lite")
+
+# What an image takes while the largest network runs in fp32, for each pixel that the network sees.
+_BYTES_PER_PIXEL = 900
+# How many go through the network at a time if nobody says so; more are no faster.
+_BATCH_ON_CPU, _BATCH_ON_GPU = 4, 16
+# The parsings of so many images stay on the GPU until they are rendered.
+_IMAGES_ON_GPU = 64
+
+_networks: dict[tuple, ModelPatcher] = {}
+_nodes = 0  # Parse Face nodes that ComfyUI keeps
+_same_as: dict[tuple, tuple] = {}
+
+
+# ---------------------------------------------------------------------------------------------- models
+
+
+def register_model_folder() -> None:
+    """Adds ``models/face_parsing`` to ComfyUI's folders, and all of that name to those that the engine searches.
+
+    It goes before those of ``extra_model_paths.yaml``, so that downloads go there if it can be written.
+    """
+    folder = os.path.join(folder_paths.models_dir, MODEL_FOLDER)
+    folder_paths.add_model_folder_path(MODEL_FOLDER, folder, is_default=True)
+    try:
+        from faceparse_core import checkpoints
+    except ImportError:
+        return  # the log says what is missing
+    for path in folder_paths.get_folder_paths(MODEL_FOLDER):
+        checkpoints.register_folder(path)
+
+
+def model_names() -> list[str]:
+    """``auto``, the known models, and what lies in the model folders."""
+    try:
+        from faceparse_core import checkpoints
+    except ImportError:
+        return list(_ALWAYS_LISTED)
+    return list(dict.fromkeys([*_ALWAYS_LISTED, *(row.name for row in checkpoints.known())]))
+
+
+def model_fingerprint(model: str) -> tuple:
+    """Changes when other files would be used for ``model``, but not because a run has downloaded them."""
+    state = _state(model)
+    return _same_as.get(state, state)
+
+
+def _state(model: str) -> tuple:
+    from faceparse_core import checkpoints
+    from faceparse_core.parser import stamp
+
+    wanted = _ALWAYS_LISTED if model == "auto" else (model,)
+    rows = [row for row in checkpoints.known() if row.name in wanted]
+    return (model, *((row.where, stamp(Path(row.where)) if os.path.exists(row.where) else None) for row in rows))
+
+
+def _found(model: str) -> Checkpoint:
+    """The checkpoint behind a name; a download shows on the node and stops when ComfyUI is interrupted."""
+    from faceparse_core import checkpoints
+
+    before = _state(model)
+    checkpoint = checkpoints.find(model, progress=Progress())
+    after = _state(model)
+    if after != before:
+        _same_as[after] = _same_as.get(before, before)
+    return checkpoint
+
+
+def _network(checkpoint: Checkpoint, device: torch.device, precision: str) -> ModelPatcher:
+    """The network of a checkpoint under ComfyUI's memory management; loaded again if its files have changed."""
+    from faceparse_core import checkpoints
+    from faceparse_core.parser import PRECISIONS, stamp
+
+    key = (checkpoint.path, stamp(checkpoint.path), precision)
+    if key not in _networks:
+        network = checkpoints.load(checkpoint).to(PRECISIONS[precision], memory_format=torch.channels_last)
+        _networks[key] = ModelPatcher(network, load_device=device, offload_device=memory.unet_offload_device())
+    return _networks[key]
+
+
+def keep_networks_with(node: object) -> None:
+    """Networks stay loaded as long as there is a ``node`` that asked for this."""
+    global _nodes
+    _nodes += 1
+    weakref.finalize(node, _node_gone).atexit = False
+
+
+def _node_gone() -> None:
+    global _nodes
+    _nodes -= 1
+    if not _nodes:
+        _networks.clear()
+
+
+# ---------------------------------------------------------------------------------------------- parsing
+
+
+def parse(
+    images: Tensor, *, model: str, precision: str, resolution: int, batch_size: int
+) -> tuple[Parsing, FaceParser]:
+    """The parsing of images [B, H, W, C] on ComfyUI's device, and the parser that did it.
+
+    ``batch_size`` 0 means as many as fit. Progress shows on the node, and an interruption is noticed after each batch.
+    The logits end up where ComfyUI keeps what goes from node to node.
+    """
+    from faceparse_core.parser import FaceParser, choose_precision
+
+    checkpoint = _found(model)
+    device = memory.get_torch_device()
+    if precision == "auto" and device.type == "cuda" and not memory.should_use_fp16(device):
+        precision = "fp32"
+    precision = choose_precision(precision, device)
+    patcher = _network(checkpoint, device, precision)
+    parser = FaceParser(checkpoint, device, precision, resolution=resolution, network=patcher.model)
+
+    batch = min(batch_size or (_BATCH_ON_CPU if device.type == "cpu" else _BATCH_ON_GPU), len(images))
+    room = resolution**2 * _BYTES_PER_PIXEL // (1 if precision == "fp32" else 2)
+    memory.load_models_gpu([patcher], memory_required=batch * room, force_full_load=True)
+    if not batch_size and device.type != "cpu":
+        batch = max(1, min(batch, int(memory.get_free_memory(device)) // room))
+
+    tick = Progress()
+    parts = []
+    for start in range(0, max(1, len(images)), _IMAGES_ON_GPU):
+        part = parser.parse(
+            images[start : start + _IMAGES_ON_GPU],
+            batch_size=max(1, batch),
+            progress=lambda done, _, start=start: tick(start + done, len(images)),
+        )
+        _ = part.labels  # rendered where the logits are: a GPU is quicker at it
+        parts.append(part.to(memory.intermediate_device()))
+    return _joined(parts), parser
+
+
+def _joined(parts: list[Parsing]) -> Parsing:
+    if len(parts) == 1:
+        return parts[0]
+    joined = type(parts[0])(
+        [logits for part in parts for logits in part.logits],
+        [window for part in parts for window in part.windows],
+        [size for part in parts for size in part.sizes],
+    )
+    joined.labels = torch.cat([part.labels for part in parts])
+    return joined
+
+
+# ---------------------------------------------------------------------------------------------- the node that runs
+
+
+class Progress:
+    """``progress(done, total)`` shows on the node that runs, and raises ComfyUI's exception if it is interrupted."""
+
+    def __init__(self):
+        self._bar = None
+        memory.throw_exception_if_processing_interrupted()
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = comfy.utils.ProgressBar(total)
+        self._bar.update_absolute(done, total)
+        memory.throw_exception_if_processing_interrupted()
+
+
+def give(result: Tensor) -> Tensor:
+    """A mask or an image as ComfyUI wants it: float32, where it keeps what goes from node to node."""
+    return result.to(memory.intermediate_device(), torch.float32)
+
+
+def show_text(node_id: str | None, text: str) -> None:
+    """Writes a line on a node."""
+    if node_id:
+        PromptServer.instance.send_progress_text(text, node_id)

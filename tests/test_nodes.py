@@ -1,0 +1,466 @@
+"""The ComfyUI nodes without ComfyUI: over a stand-in for the little of it that they use."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import importlib.util
+import json
+import logging
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from faceparse_core import checkpoints
+from faceparse_core import images as pictures
+from faceparse_core import parser as engine
+from faceparse_core.labels import GROUPS, LABELS
+from faceparse_core.parsing import NO_FACE, Parsing
+
+ROOT = Path(__file__).parents[1]
+STANDIN = ROOT / "tests" / "comfy_standin"
+
+IDS = {
+    "FaceParseParseFace": "ParseFace",
+    "FaceParseSelectLabels": "SelectLabels",
+    "FaceParseMaskCombine": "MaskCombine",
+    "FaceParseMaskFeather": "MaskFeather",
+    "FaceParsePreviewParsing": "PreviewParsing",
+    "FaceParseParsingInfo": "ParsingInfo",
+}
+
+
+def load_pack(folder: Path, name: str):
+    """As ComfyUI does it: by the path of the folder, whatever its name."""
+    spec = importlib.util.spec_from_file_location(name, folder / "__init__.py")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def pack(tmp_path_factory):
+    """The nodes by id, the host and the folder of models; the pack is loaded from a link of another name."""
+    patch = pytest.MonkeyPatch()
+    patch.syspath_prepend(str(STANDIN))
+    folder = tmp_path_factory.mktemp("comfy")
+    (folder / "my-nodes.2").symlink_to(ROOT, target_is_directory=True)
+    patch.setenv("FACEPARSE_HOME", str(folder / "home"))
+    patch.setenv("HF_HOME", str(folder / "hub"))
+    patch.setenv("FACEPARSE_OFFLINE", "1")
+    patch.setattr(checkpoints, "_folders", [])
+
+    import folder_paths
+
+    folder_paths.models_dir = str(folder / "models")
+    folder_paths.add_model_folder_path("face_parsing", str(folder / "shared"))  # as extra_model_paths.yaml does
+    module = load_pack(folder / "my-nodes.2", "my-nodes_x_2")
+    extension = asyncio.run(module.comfy_entrypoint())
+    asyncio.run(extension.on_load())
+    nodes = {node.define_schema().node_id: node for node in asyncio.run(extension.get_node_list())}
+    yield SimpleNamespace(module=module, nodes=nodes, host=sys.modules["my-nodes_x_2.nodes.host"], folder=folder)
+    patch.undo()
+    for name in [name for name in sys.modules if name.startswith("my-nodes_x_2")] + [
+        path.stem for path in STANDIN.iterdir()
+    ]:
+        for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] == name or loaded == name]:
+            del sys.modules[loaded]
+
+
+@pytest.fixture
+def run(pack, monkeypatch):
+    """``run(node, **inputs)``: as the host does it, missing widgets at their defaults; gives the NodeOutput."""
+    import comfy.utils
+    from server import PromptServer
+
+    run.texts, run.progress = [], []
+    server = SimpleNamespace(send_progress_text=lambda text, node_id: run.texts.append((node_id, text)))
+    monkeypatch.setattr(PromptServer, "instance", server)
+    monkeypatch.setattr(
+        comfy.utils, "PROGRESS_BAR_HOOK", lambda value, total, preview, node_id: run.progress.append((value, total))
+    )
+
+    def call(name: str, **inputs):
+        node = pack.nodes["FaceParse" + name]
+        defaults = {i.id: i.default for i in node.define_schema().inputs if hasattr(i, "default")}
+        clone = type("Clone", (node,), {"hidden": SimpleNamespace(unique_id="7")})
+        if name == "ParseFace":
+            defaults |= {"model": "lite", "precision": "fp32"}
+        return clone.execute(**{**defaults, **inputs})
+
+    call.texts, call.progress = run.texts, run.progress
+    return call
+
+
+@pytest.fixture(scope="module")
+def image(portrait) -> torch.Tensor:
+    """The head of the portrait as ComfyUI's IMAGE: float32 [1, 224, 224, 3]."""
+    return (pictures.load(portrait)[0][4:228, 112:336] / 255)[None]
+
+
+@pytest.fixture(scope="module")
+def parsing(image) -> Parsing:
+    return engine.FaceParser("lite", "cpu", "fp32").parse(image)
+
+
+@pytest.fixture(scope="module")
+def grey(image) -> torch.Tensor:
+    return torch.full_like(image, 0.5)
+
+
+# ---------------------------------------------------------------------------------------------- the pack
+
+
+def test_the_pack_has_its_nodes_with_help_and_words_to_find_them(pack):
+    assert {name: node.__name__ for name, node in pack.nodes.items()} == IDS
+    web = ROOT / pack.module.WEB_DIRECTORY
+    for name, node in pack.nodes.items():
+        schema = node.define_schema()
+        assert schema.category == "mask/face parsing" and schema.description and len(schema.search_aliases) >= 4
+        assert (web / "docs" / f"{name}.md").read_text().startswith(f"# {schema.display_name}\n")
+        for socket in schema.inputs:
+            assert socket.tooltip, f"{name}.{socket.id}"
+
+
+def test_help_pages_tell_of_every_input_and_output(pack):
+    for name, node in pack.nodes.items():
+        page = (ROOT / "web" / "docs" / f"{name}.md").read_text()
+        schema = node.define_schema()
+        for socket in [*schema.inputs, *schema.outputs]:
+            assert f"**{socket.id}**" in page, f"{name}.{socket.id}"
+
+
+def test_labels_are_chosen_from_groups_and_readable_names(pack):
+    include = next(i for i in pack.nodes["FaceParseSelectLabels"].define_schema().inputs if i.id == "include")
+    assert include.options[: len(GROUPS)] == list(GROUPS)
+    assert {label.title for label in LABELS} <= set(include.options) and len(set(include.options)) == len(
+        include.options
+    )
+    assert include.chip and include.placeholder  # without a placeholder the widget shows no name
+
+
+def test_choices_are_those_of_the_engine(pack):
+    inputs = {i.id: i for i in pack.nodes["FaceParseParseFace"].define_schema().inputs}
+    assert inputs["precision"].options == ["auto", *engine.PRECISIONS]
+    assert inputs["on_no_face"].options == list(NO_FACE) and inputs["on_no_face"].default == "empty mask"
+    assert inputs["model"].options[:3] == ["auto", "segformer-b5", "lite"]
+    assert [name for name, i in inputs.items() if i.advanced] == ["resolution", "precision", "batch_size"]
+
+
+def test_model_folders_are_the_hosts(pack):
+    import folder_paths
+
+    folders = [str(pack.folder / "models" / "face_parsing"), str(pack.folder / "shared")]
+    assert folder_paths.get_folder_paths("face_parsing") == folders
+    assert [str(folder) for folder in checkpoints._folders] == folders
+
+
+def script(code: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
+    """Runs code with the stand-in on the path but not this repository; ``pack`` is what ComfyUI would have loaded."""
+    start = (
+        f"import asyncio, importlib.util, logging, sys\nsys.path.insert(0, {str(STANDIN)!r})\n"
+        "logging.basicConfig(format='%(message)s', level='INFO')\n"
+        f"spec = importlib.util.spec_from_file_location('pack', {str(folder / '__init__.py')!r})\n"
+        "def load():\n"
+        "    sys.modules['pack'] = pack = importlib.util.module_from_spec(spec)\n"
+        "    spec.loader.exec_module(pack)\n"
+        "    return pack\n"
+        "def nodes():\n"
+        "    extension = asyncio.run(load().comfy_entrypoint())\n"
+        "    asyncio.run(extension.on_load())\n"
+        "    return [node.define_schema().node_id for node in asyncio.run(extension.get_node_list())]\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", start + code], capture_output=True, text=True, timeout=120, cwd="/"
+    )
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_nothing_heavy_is_imported_before_a_node_runs():
+    done = script(
+        "load(); assert not {'torch', 'numpy', 'comfy_api'} & set(sys.modules)\n"
+        "nodes(); print(sorted({'transformers', 'scipy', 'huggingface_hub', 'matplotlib'} & set(sys.modules)))"
+    )
+    assert done.stdout == "[]\n"
+
+
+def test_a_missing_dependency_is_told_in_the_log_and_the_nodes_are_there_all_the_same():
+    done = script("sys.modules |= dict(scipy=None, safetensors=None, transformers=None)\nprint(*nodes())")
+    assert done.stdout.split() == list(IDS)[:2] + list(IDS)[2:]
+    assert "missing: safetensors, scipy, transformers" in done.stderr and "requirements.txt" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_the_engine_in_the_folder_goes_before_an_installed_one(tmp_path):
+    (tmp_path / "faceparse_core").mkdir()
+    (tmp_path / "faceparse_core" / "__init__.py").write_text("__version__ = '0.0.1'")
+    installed = f"sys.path.insert(0, {str(tmp_path)!r})\n"
+    done = script(installed + "load()._use_own_engine(); import faceparse_core; print(faceparse_core.__file__)")
+    assert done.stdout.strip() == str(ROOT / "faceparse_core" / "__init__.py") and not done.stderr
+    # One that is loaded already cannot be replaced; the log says so.
+    done = script(installed + "import faceparse_core; load()._use_own_engine()")
+    assert "0.0.1" in done.stderr and str(tmp_path) in done.stderr
+
+
+# ---------------------------------------------------------------------------------------------- Parse Face
+
+
+def test_parse_face_gives_parsing_mask_and_overlay_and_tells_the_model(run, image, parsing, caplog):
+    with caplog.at_level(logging.INFO, "faceparse"):
+        output = run("ParseFace", image=image)
+    found, mask, overlay = output.args
+    assert torch.equal(found.labels, parsing.labels)
+    assert mask.shape == (1, 224, 224) and mask.dtype == torch.float32 and torch.equal(mask, parsing.mask("face"))
+    assert overlay.shape == image.shape and overlay.dtype == torch.float32
+    assert torch.equal(overlay, parsing.overlay(image))
+    assert output.ui["text"][0].startswith("lite · ") and run.texts == [("7", output.ui["text"][0])]
+    assert "1 image with lite" in caplog.text
+
+
+def test_auto_says_on_the_node_that_it_fell_back(run, image):
+    text = run("ParseFace", image=image, model="auto").ui["text"][0]
+    assert text.startswith("lite") and "segformer-b5" in text
+
+
+def test_the_network_is_loaded_once_and_goes_with_the_hosts_cache(run, pack, image, monkeypatch):
+    loads = []
+    load = checkpoints.load
+    monkeypatch.setattr(checkpoints, "load", lambda checkpoint: loads.append(checkpoint.name) or load(checkpoint))
+    pack.host._networks.clear()
+    node = pack.nodes["FaceParseParseFace"]()  # as ComfyUI keeps one for each node of the graph
+    other = pack.nodes["FaceParseParseFace"]()
+    run("ParseFace", image=image)
+    run("ParseFace", image=image, resolution=256)
+    assert loads == ["lite"]
+    del other
+    gc.collect()
+    assert pack.host._networks
+    del node
+    gc.collect()
+    assert not pack.host._networks
+    run("ParseFace", image=image)
+    assert loads == ["lite", "lite"]
+
+
+def test_the_host_makes_room_and_the_network_is_its_to_move(run, pack, image, monkeypatch):
+    import comfy.model_management as memory
+
+    asked = []
+    monkeypatch.setattr(memory, "load_models_gpu", lambda models, **options: asked.append((models, options)))
+    run("ParseFace", image=image.expand(3, -1, -1, -1), precision="bf16")
+    (((patcher,), options),) = asked
+    assert next(patcher.model.parameters()).dtype == torch.bfloat16
+    assert options["memory_required"] > 3 * 512 * 512 * 400 and options["force_full_load"]
+
+
+def test_a_long_batch_shows_progress_and_stops_at_the_hosts_interrupt(run, pack, image, monkeypatch):
+    import comfy.model_management as memory
+
+    frames = image.expand(5, -1, -1, -1)
+    monkeypatch.setattr(pack.host, "_IMAGES_ON_GPU", 3)
+    whole = run("ParseFace", image=frames, batch_size=2, resolution=128).args[0]
+    assert run.progress == [(2, 5), (3, 5), (5, 5)]
+    assert len(whole) == len(whole.labels) == 5 and torch.equal(whole.labels[0], whole.labels[4])
+    assert torch.equal(whole.mask("hair", soft=True)[1], whole.mask("hair", soft=True)[3])
+
+    run.progress.clear()
+    seen = []
+    parse = engine.FaceParser._logits
+    monkeypatch.setattr(
+        engine.FaceParser,
+        "_logits",
+        lambda self, pixels: (seen.append(len(pixels)), memory.interrupt_current_processing(), parse(self, pixels))[2],
+    )
+    with pytest.raises(memory.InterruptProcessingException):
+        run("ParseFace", image=frames, batch_size=2, resolution=128)
+    assert seen == [2]
+
+
+def test_frames_without_a_face(run, image, grey):
+    frames = torch.cat([grey, image, grey])
+    parsed = {rule: run("ParseFace", image=frames, on_no_face=rule, resolution=256).args for rule in NO_FACE[:3]}
+    for rule, (parsing, mask, _) in parsed.items():
+        hair = run("SelectLabels", parsing=parsing, include=["hair"], soft=True).args[0]
+        there = [hair[0].mean().item(), hair[2].mean().item()]
+        assert mask[1].any() and 0 < hair[1].mean() < 1
+        if rule == "empty mask":
+            assert not mask[0].any() and not mask[2].any() and there == [0, 0]
+            assert run("SelectLabels", parsing=parsing, include=["background"]).args[0][0].all()
+        elif rule == "whole image":
+            assert mask[0].all() and mask[2].all() and there == [1, 1]
+        else:
+            assert not mask[0].any() and torch.equal(mask[2], mask[1]) and torch.equal(hair[2], hair[1])
+    with pytest.raises(ValueError, match=r"images 0, 2 of 3"):
+        run("ParseFace", image=frames, on_no_face="error", resolution=256)
+    with pytest.raises(ValueError, match="no face in the image"):
+        run("ParseFace", image=grey, on_no_face="error")
+
+
+def test_pictures_with_alpha_and_bad_ones(run, image, parsing):
+    with_alpha = torch.cat([image, torch.rand(1, 224, 224, 1)], dim=-1)
+    parsed, mask, overlay = run("ParseFace", image=with_alpha).args
+    assert torch.equal(parsed.labels, parsing.labels) and overlay.shape == image.shape
+    parsed, mask, overlay = run("ParseFace", image=image[0]).args  # without its B
+    assert mask.shape == (1, 224, 224) and overlay.shape == image.shape
+    assert run("PreviewParsing", parsing=parsed, image=image[0], legend=False).args[0].shape == image.shape
+    with pytest.raises(ValueError, match="empty"):
+        run("ParseFace", image=image[:0])
+    with pytest.raises(ValueError, match="NaN"):
+        run("ParseFace", image=image * float("nan"))
+
+
+def test_a_model_that_is_deleted_or_broken_is_told(run, pack, image):
+    mine = pack.folder / "shared" / "mine.safetensors"
+    mine.parent.mkdir(exist_ok=True)
+    shutil.copy(checkpoints._BUNDLED_FILE, mine)
+    assert "mine" in pack.host.model_names()
+    assert run("ParseFace", image=image, model="mine").ui["text"][0].startswith("mine")
+    mine.write_bytes(mine.read_bytes()[:1000])
+    with pytest.raises(checkpoints.CheckpointError, match=r"mine\.safetensors"):
+        run("ParseFace", image=image, model="mine")
+    mine.unlink()
+    with pytest.raises(ValueError, match="there is no model 'mine'"):
+        run("ParseFace", image=image, model="mine")
+
+
+def test_the_fingerprint_changes_with_the_files_and_only_then(pack):
+    fingerprint = pack.nodes["FaceParseParseFace"].fingerprint_inputs
+    mine = pack.folder / "shared" / "other.safetensors"
+    mine.parent.mkdir(exist_ok=True)
+    shutil.copy(checkpoints._BUNDLED_FILE, mine)
+    before = fingerprint(model="other", image=None, resolution=512)
+    assert fingerprint(model="other", image=None, resolution=256) == before
+    mine.write_bytes(mine.read_bytes() + b" ")
+    assert fingerprint(model="other") != before
+    mine.unlink()
+    assert fingerprint(model="auto") == fingerprint(model="auto") != fingerprint(model="lite")
+    assert fingerprint(model=None, image=None) == fingerprint(image=None)  # the model comes over a link
+
+
+def test_a_download_changes_no_fingerprint_but_new_weights_do(pack, run, image, monkeypatch):
+    fingerprint = pack.nodes["FaceParseParseFace"].fingerprint_inputs
+    there = pack.folder / "shared" / "fetched.safetensors"
+    there.parent.mkdir(exist_ok=True)
+    find = checkpoints.find
+
+    def download(model, progress):
+        if not there.exists():
+            progress(10, 20)
+            shutil.copy(checkpoints._BUNDLED_FILE, there)
+            progress(20, 20)
+        return find(model)
+
+    monkeypatch.setattr(checkpoints, "find", download)
+    before = fingerprint(model="fetched")
+    run("ParseFace", image=image, model="fetched")
+    assert run.progress[:2] == [(10, 20), (20, 20)]
+    assert fingerprint(model="fetched") == before
+    there.write_bytes(there.read_bytes() + b" ")
+    assert fingerprint(model="fetched") != before
+    there.unlink()
+
+
+# ---------------------------------------------------------------------------------------------- the other nodes
+
+
+def test_labels_are_selected_without_the_model(run, parsing, monkeypatch):
+    monkeypatch.setattr(engine.FaceParser, "parse", None)
+    for inputs, region, soft in (
+        (dict(include=["hair", "hat"]), "hair + hat", False),
+        (dict(include=["face"], exclude=["eyes", "upper lip"]), "face - eyes - upper lip", False),
+        (dict(include=["mouth_area"], soft=True), "mouth_area", True),
+        (dict(include=["hair"], expression="face - lips"), "face - lips", False),
+        (dict(include=[], exclude=[], expression="viewer left eye"), "right eye", False),
+    ):
+        (mask,) = run("SelectLabels", parsing=parsing, **inputs).args
+        assert mask.dtype == torch.float32 and torch.equal(mask, parsing.mask(region, soft=soft))
+    (mask,) = run("SelectLabels", parsing=parsing, include="hair").args  # as somebody may write it in the API
+    assert torch.equal(mask, parsing.mask("hair"))
+    with pytest.raises(ValueError, match="nothing is chosen"):
+        run("SelectLabels", parsing=parsing, include=[])
+    with pytest.raises(ValueError, match="selects nothing"):
+        run("SelectLabels", parsing=parsing, include=["hair"], exclude=["head"])
+    with pytest.raises(ValueError, match="hair"):
+        run("SelectLabels", parsing=parsing, expression="hiar")
+
+
+def test_masks_are_combined_in_the_order_of_their_sockets(run):
+    parts = {f"mask{i}": torch.full((1, 2, 2), 1.0 - i / 20) for i in (0, 10, 2)} | {"mask1": None}
+    (mask,) = run("MaskCombine", masks=parts, operation="subtract").args
+    assert mask.shape == (1, 2, 2) and mask[0, 0, 0] == pytest.approx(0.1)  # 1, less 0.9, less 0.5
+    (mask,) = run("MaskCombine", masks={"mask1": torch.ones(2, 2), "mask0": torch.zeros(4, 2, 2)}).args
+    assert mask.shape == (4, 2, 2) and mask.all()
+    with pytest.raises(ValueError, match="do not go together"):
+        run("MaskCombine", masks={"mask0": torch.ones(1, 2, 2), "mask1": torch.ones(1, 3, 2)})
+
+
+def test_mask_feather(run, parsing):
+    mask = parsing.mask("face")
+    (same,) = run("MaskFeather", mask=mask).args
+    assert torch.equal(same, mask)
+    (grown,) = run("MaskFeather", mask=mask, grow=10, feather=4, direction="outward", fill_holes=True).args
+    assert grown.shape == mask.shape and (grown >= mask).all() and grown.sum() > mask.sum()
+    assert run.progress[-1] == (1, 1)
+    with pytest.raises(ValueError, match="empty"):
+        run("MaskFeather", mask=torch.zeros(1, 0, 5))
+
+
+def test_the_preview_shows_the_overlay_with_its_legend(run, image, parsing):
+    output = run("PreviewParsing", parsing=parsing, image=image, opacity=0.4)
+    (shown,) = output.args
+    assert torch.equal(shown[:, :224], parsing.overlay(image, opacity=0.4)) and shown.shape[1] > 240
+    strip = shown[0, 224:].mul(255).round().to(torch.uint8).flatten(0, 1)
+    for label in LABELS:
+        there = (strip == torch.tensor(label.colour, dtype=torch.uint8)).all(1).any().item()
+        assert there == bool(label.id and parsing.areas[0, label.id]), label.title
+    assert output.ui.values is shown
+    (plain,) = run("PreviewParsing", parsing=parsing, image=image, legend=False).args
+    assert plain.shape == image.shape
+
+
+def test_the_preview_of_one_with_many(run, image, parsing):
+    many = image.repeat(3, 1, 1, 1)
+    (one_parsing,) = run("PreviewParsing", parsing=parsing, image=many, legend=False).args
+    assert torch.equal(one_parsing, parsing.overlay(image).expand(3, -1, -1, -1))
+    (one_image,) = run("PreviewParsing", parsing=parsing.repeated(3), image=image, legend=False).args
+    assert torch.equal(one_image, one_parsing)
+    with pytest.raises(ValueError, match="of 3 images, but there are 2"):
+        run("PreviewParsing", parsing=parsing.repeated(3), image=many[:2])
+    with pytest.raises(ValueError, match="224x224, but the image has 200x224"):
+        run("PreviewParsing", parsing=parsing, image=image[:, :, :200])
+
+
+def test_the_legend_of_nothing_and_of_everything_on_pictures_of_any_width():
+    for width in (16, 100, 640, 4000):
+        for labels in ([], list(range(1, 19))):
+            strip = pictures.legend(labels, width)
+            assert strip.dtype == torch.uint8 and strip.shape[1:] == (width, 3) and strip.shape[0] < 600
+
+
+def test_info(run, parsing, grey):
+    info, boxes, count = run("ParsingInfo", parsing=parsing, region="eyes").args
+    (image,) = json.loads(info)
+    assert image["width"] == image["height"] == 224 and count == 1 and len(image["faces"]) == 1
+    for name, figures in image["labels"].items():
+        mask = parsing.mask(name)[0]
+        assert figures["pixels"] == mask.sum() and figures["share"] == pytest.approx(mask.mean().item(), abs=1e-6)
+        y, x = mask.nonzero(as_tuple=True)
+        assert figures["box"] == [x.min(), y.min(), x.max() - x.min() + 1, y.max() - y.min() + 1]
+        assert figures["centre"] == pytest.approx(
+            [x.float().mean().item() + 0.5, y.float().mean().item() + 0.5], abs=0.06
+        )
+    eyes = [image["labels"][name]["box"] for name in ("right eye", "left eye")]
+    ((box,),) = boxes
+    assert box["x"] == eyes[0][0] and box["x"] + box["width"] == eyes[1][0] + eyes[1][2]
+    assert box["label"] == "eyes"
+
+    nothing = run("ParseFace", image=grey).args[0]
+    info, boxes, count = run("ParsingInfo", parsing=nothing).args
+    assert (json.loads(info)[0]["labels"], boxes, count) == ({}, [[]], 0)
