@@ -36,7 +36,8 @@ class FaceParser:
     ``precision``: ``"auto"`` (fp16 on cuda, bf16 on CPUs with AMX, else fp32), ``"fp32"``, ``"bf16"`` or ``"fp16"``.
     ``resolution``: side of the square that the network sees, a multiple of 32; the checkpoint's own (512) if not given.
     ``fit``: ``"stretch"`` brings every image to that square, as the model was trained; ``"pad"`` keeps the aspect ratio
-    over about as many pixels; ``"auto"`` stretches what is nearly square and pads the rest.
+    over about as many pixels; ``"auto"`` stretches what is nearly square and pads the rest (and stretches everything
+    for architectures other than SegFormer and Lite: many take no other size than the square).
     ``network``: for a host that manages memory itself, the network of ``model`` (a ``Checkpoint`` then), already in
     ``precision``; the host sees to it that it lies on ``device`` whenever ``parse`` runs.
 
@@ -107,7 +108,8 @@ class FaceParser:
         """How an image of this size is laid out for the network."""
         side = self.resolution
         nearly_square = max(height, width) <= _STRETCH_UP_TO * min(height, width)
-        if self.fit == "stretch" or (self.fit == "auto" and nearly_square):
+        may_stretch = nearly_square or self.checkpoint.architecture == "transformers"
+        if self.fit == "stretch" or (self.fit == "auto" and may_stretch):
             return _Frame((side, side), (side, side))
         # As many pixels as the square has, but nothing longer than twice its side.
         scale = min(side / math.sqrt(height * width), 2 * side / max(height, width))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -146,6 +147,13 @@ def test_a_padded_picture_keeps_its_proportions(size):
     window = frame.window(*size)
     scale = frame.size[1] / window.width
     assert abs((0 - window.x) * scale - (frame.size[1] - width) // 2) < 1e-6
+
+
+def test_auto_fit_keeps_proportions_where_the_network_takes_any_size(lite):
+    assert lite._frame(300, 310).size == (512, 512)
+    assert lite._frame(300, 400).size[0] < lite._frame(300, 400).size[1]
+    other = FaceParser(replace(lite.checkpoint, architecture="transformers"), "cpu", "fp32", network=lite.network)
+    assert other._frame(300, 400).size == (512, 512)
 
 
 def test_padding_colours_only_what_the_picture_does_not_cover(face):
