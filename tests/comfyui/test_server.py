@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import json
 import re
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -266,6 +270,26 @@ def test_another_picture_runs_the_model_again(comfy, run, original, tmp_path):
     mask = pixels(pictures(run("hair_mask", "--image", str(tmp_path / "mirrored.png")))["hair_mask"])
     assert mask.shape == original.shape
     assert comfy.log.count("Parse Face: 1 image") == before + 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for one process")
+def test_an_interrupted_run_stops_on_the_server_too(comfy, tmp_path):
+    command = [sys.executable, PACK / "workflows" / "run.py", "video_batch", "--server", comfy.url, "--out", tmp_path]
+    command += ["--set", "Parse Face.resolution=768", "--set", "Parse Face.batch_size=1"]
+    before = comfy.log.count("Parse Face: 24 images")
+    with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:
+            if line.startswith("Parse Face 2/24"):
+                process.send_signal(signal.SIGINT)
+                break
+        process.communicate(timeout=60)
+    assert process.returncode == 130
+    until = time.monotonic() + 60
+    while comfy.get_json("/queue")["queue_running"]:
+        assert time.monotonic() < until, "the server goes on with the run"
+        time.sleep(0.1)
+    assert comfy.log.count("Parse Face: 24 images") == before
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_error_of_a_node_arrives(run, tmp_path):
