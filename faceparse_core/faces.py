@@ -12,6 +12,7 @@ from faceparse_core.labels import GROUPS, NUM_LABELS, region_ids
 # Skin alone is no face: a cup of coffee can look like skin. Its parts must be there, each at least this share of it.
 _PARTS = (("nose",), ("eyes", "eyeglasses"), ("lips", "mouth"))
 _SMALLEST_PART = 0.002
+_FACE_BITS = sum(1 << label for label in GROUPS["face"])
 
 
 @dataclass(frozen=True)
@@ -36,9 +37,8 @@ def find_faces(labels: Tensor) -> list[Face]:
         ids = list(region_ids("+".join(part)))
         if counts[ids].sum().item() < max(1, _SMALLEST_PART * face):
             return []
-    of_face = torch.zeros(NUM_LABELS, dtype=torch.bool)
-    of_face[list(GROUPS["face"])] = True
-    inside = of_face[labels.int()]  # several times as fast as isin
+    # A bit for each label: several times as fast as a table or isin.
+    inside = torch.bitwise_right_shift(_FACE_BITS, labels.int()).bitwise_and_(1).bool()
     rows, columns = inside.any(1).nonzero().flatten(), inside.any(0).nonzero().flatten()
     y, x = rows[0].item(), columns[0].item()
     return [Face(0, x, y, columns[-1].item() - x + 1, rows[-1].item() - y + 1)]
