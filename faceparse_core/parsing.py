@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from faceparse_core import images as pictures
-from faceparse_core.faces import Face, find_faces
+from faceparse_core.faces import Face, bounding_box, find_faces
 from faceparse_core.labels import LABELS, NUM_LABELS, region_ids
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Parsing:
 
     def boxes(self, region: str) -> list[tuple[int, int, int, int] | None]:
         """Of each image the box of a region, (x, y, width, height) in pixels; None where it is empty."""
-        return [_box(mask.any(1), mask.any(0)) for mask in self.mask(region).bool()]
+        return [bounding_box(mask.any(1), mask.any(0)) for mask in self.mask(region).bool()]
 
     def figures(self) -> list[dict]:
         """Of each image, ready for JSON: its size, its faces, and of each label that is there (the background left
@@ -193,7 +193,7 @@ class Parsing:
                         label.title: {
                             "pixels": areas[label.id],
                             "share": round(areas[label.id] / (height * width), 6),
-                            "box": _box(rows[label.id] > 0, columns[label.id] > 0),
+                            "box": bounding_box(rows[label.id] > 0, columns[label.id] > 0),
                             "centre": [
                                 round((counts[label.id] * places).sum().item() / areas[label.id] + 0.5, 1)
                                 for counts, places in ((columns, across), (rows, down))
@@ -266,15 +266,6 @@ def _nothing(device: torch.device) -> Tensor:
     logits = torch.full((NUM_LABELS, 1, 1), -1e4, device=device)  # finite: infinities cannot be interpolated
     logits[0] = 0
     return logits
-
-
-def _box(rows: Tensor, columns: Tensor) -> tuple[int, int, int, int] | None:
-    """(x, y, width, height) of what is in these rows [H] and columns [W], bool; None if nothing is."""
-    down, across = rows.nonzero().flatten(), columns.nonzero().flatten()
-    if not len(down):
-        return None
-    x, y = across[0].item(), down[0].item()
-    return x, y, across[-1].item() - x + 1, down[-1].item() - y + 1
 
 
 def _image_list(indices: Sequence[int], total: int) -> str:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import importlib.util
 import json
-import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -21,16 +19,6 @@ GRAPHS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 
 def read(name: str) -> dict:
     return json.loads((PACK / "workflows" / name).read_text(encoding="utf-8"))
-
-
-@pytest.fixture(scope="module")
-def runner():
-    """workflows/run.py as a module."""
-    spec = importlib.util.spec_from_file_location("faceparse_run_workflow_files", PACK / "workflows" / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 # ---------------------------------------------------------------------------------------------- the files

@@ -23,6 +23,7 @@ from faceparse_core import checkpoints
 from faceparse_core.labels import LABELS, NUM_LABELS
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.segformer import SIZES, SegFormer
+from faceparse_core.parser import PRECISIONS, choose_device, choose_precision
 from faceparse_core.training.data import PLAIN, Augmentation, Batches, Portraits
 from faceparse_core.training.depthwise import quicken_depthwise
 from faceparse_core.training.metrics import Confusion
@@ -86,7 +87,7 @@ def train(config: TrainConfig) -> Path:
     out.mkdir(parents=True, exist_ok=True)
     _check_same_run(config, out / "config.json")
     torch.manual_seed(config.seed)
-    device, dtype = _device(config.device), None
+    device = choose_device(config.device)
     dtype = _dtype(config.precision, device)
 
     portraits = Portraits.read(config.data, "train", max(size for _, size in config.sizes), config.backgrounds)
@@ -338,22 +339,12 @@ def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def _device(name: str) -> torch.device:
-    if name != "auto":
-        return torch.device(name)
-    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
-
-
 def _dtype(precision: str, device: torch.device) -> torch.dtype | None:
-    """The dtype to compute in beside float32, or None."""
-    choices = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-    if precision in choices:
-        return choices[precision]
-    if precision != "auto":
-        raise ValueError(f"unknown precision '{precision}': choose auto, fp32, bf16 or fp16")
-    if device.type == "cuda":
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float16
-    return torch.bfloat16 if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else None
+    """The dtype to compute in beside float32, or None. Gradients want bfloat16's range where a GPU has it."""
+    if precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
+        precision = "bf16"
+    dtype = PRECISIONS[choose_precision(precision, device)]
+    return None if dtype is torch.float32 else dtype
 
 
 def _check_same_run(config: TrainConfig, path: Path) -> None:

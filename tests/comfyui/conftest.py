@@ -7,7 +7,6 @@ and settings: nothing in ComfyUI's is read or written.
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import socket
@@ -102,16 +101,6 @@ def _wait_until_it_answers(server: Comfy, process: subprocess.Popen) -> None:
         except (urllib.error.URLError, OSError):
             time.sleep(0.5)
     pytest.fail(f"ComfyUI did not answer within {_SECONDS_TO_START} s:\n{server.log[-3000:]}")
-
-
-@pytest.fixture(scope="session")
-def runner():
-    """workflows/run.py as a module."""
-    spec = importlib.util.spec_from_file_location("faceparse_run_workflow", PACK / "workflows" / "run.py")
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 @dataclass
