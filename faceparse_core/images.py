@@ -75,7 +75,7 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
         return image
     if image.device.type != "cpu":
         # Elsewhere torch resizes no uint8, refuses strong reductions (CUDA) or knows no antialias (older MPS).
-        return resize(image.cpu(), size).to(image.device)
+        return _resize_by_products(image, size)
     if image.shape[2] > 1 and image.stride(2) == 0:  # one channel shown as several: resize it once
         return resize(image[..., :1], size).expand(-1, -1, image.shape[2])
     # Where a side of the result is one pixel, torch errs: with uint8 in some layouts, with floats if it is the width.
@@ -86,6 +86,24 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     pixels = image.permute(2, 0, 1)[None]
     resized = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
     return resized[0].permute(1, 2, 0)
+
+
+def _resize_by_products(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """``resize`` as two products of matrices, which every device has."""
+    down, across = (_averages(fine, coarse, image.device) for fine, coarse in zip(image.shape, size, strict=False))
+    values = image.float()
+    resized = torch.einsum("hy,yxc,wx->hwc", down, values, across)
+    return resized.round_().to(torch.uint8) if image.dtype == torch.uint8 else resized.to(image.dtype)
+
+
+def _averages(pixels: int, samples: int, device: torch.device) -> Tensor:
+    """For each of the ``samples`` along an axis the shares of the pixels in it, [samples, pixels]: a triangle round its
+    centre, as wide as two of its own pixels, or of the image's where these are larger."""
+    scale = pixels / samples
+    centres = (torch.arange(samples, dtype=torch.float64) + 0.5) * scale
+    distances = (torch.arange(pixels, dtype=torch.float64) + 0.5 - centres[:, None]).abs()
+    shares = (1 - distances / max(scale, 1)).clamp_(min=0)
+    return (shares / shares.sum(1, keepdim=True)).float().to(device)
 
 
 def to_pil(image: Tensor) -> Image.Image:

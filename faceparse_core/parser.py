@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -15,6 +16,9 @@ from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core.checkpoints import Checkpoint
 from faceparse_core.images import Images
+from faceparse_core.models.cuda_graphs import Graphed
+from faceparse_core.models.lite import Lite
+from faceparse_core.models.segformer import SegFormer
 from faceparse_core.parsing import Parsing, Window
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -24,6 +28,10 @@ _STRIDE = 32  # input sizes are multiples of it
 # see benchmarks/fit.py.
 _STRETCH_UP_TO = 1.1
 
+# More on a CPU are slower: they do not stay in its cache.
+BATCH_ON_CPU, BATCH_ON_GPU = 2, 32
+
+_log = logging.getLogger("faceparse")
 _networks: dict[tuple, tuple[object, nn.Module]] = {}
 _loading = threading.Lock()
 
@@ -87,22 +95,49 @@ class FaceParser:
         """
         images = pictures.load(images)
         if batch_size is None:
-            batch_size = 4 if self.device.type == "cpu" else 16
+            batch_size = self._batch_size()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         frames = [self._frame(height, width) for height, width in sizes]
         logits: list[Tensor | None] = [None] * len(images)
         done = 0
+        # A GPU works by itself: the next images are prepared while it is at it.
         for batch in _batches([(frames[i].size, image.dtype) for i, image in enumerate(images)], batch_size):
-            pixels = torch.stack([frames[i].fill(images[i], self.checkpoint.mean) for i in batch]).to(self.device)
-            for i, result in zip(batch, self._logits(pixels), strict=True):
+            pixels = torch.stack([frames[i].fill(images[i], self.checkpoint.mean) for i in batch])
+            for i, result in zip(batch, self._within_memory(pixels), strict=True):
                 logits[i] = result
             done += len(batch)
             if progress:
                 progress(done, len(images))
         windows = [frame.window(*size) for frame, size in zip(frames, sizes, strict=True)]
         return Parsing(logits, windows, sizes)
+
+    def _batch_size(self) -> int:
+        """How many images go through the network at a time, if nobody says so."""
+        if self.device.type == "cpu":
+            return BATCH_ON_CPU
+        if self.device.type != "cuda":
+            return BATCH_ON_GPU // 2
+        free, _ = torch.cuda.mem_get_info(self.device)
+        return max(1, min(BATCH_ON_GPU, int(0.8 * free) // bytes_per_image(self.resolution, self.precision)))
+
+    def _within_memory(self, pixels: Tensor) -> Tensor:
+        """Logits of a batch; in halves, then on the CPU, where the device has not enough memory for it."""
+        try:
+            return self._logits(_sent(pixels, self.device))
+        except RuntimeError as error:
+            if self.device.type == "cpu" or not _is_out_of_memory(error):
+                raise
+        # Here, not above: as long as there is an exception, what it was about stays in memory.
+        _empty_cache(self.device)
+        if len(pixels) > 1:
+            half = (len(pixels) + 1) // 2
+            _log.warning("%s has no memory for a batch of %d images: trying %d", self.device, len(pixels), half)
+            return torch.cat([self._within_memory(part) for part in pixels.split(half)])
+        _log.warning("%s has no memory for a single image of %s: going on on the CPU", self.device, self.resolution)
+        on_cpu = FaceParser(self.checkpoint, "cpu", resolution=self.resolution, fit=self.fit)
+        return _sent(on_cpu._logits(pixels.cpu()), self.device)
 
     def _frame(self, height: int, width: int) -> _Frame:
         """How an image of this size is laid out for the network."""
@@ -119,11 +154,13 @@ class FaceParser:
     @torch.inference_mode()
     def _logits(self, pixels: Tensor) -> Tensor:
         """Logits, float32 [B, 19, H/4, W/4], of pixels, uint8 or float [B, H, W, 3]."""
-        mean, std = (torch.tensor(v, device=pixels.device) for v in (self.checkpoint.mean, self.checkpoint.std))
-        scale = 255.0 if pixels.dtype == torch.uint8 else 1.0
-        pixels = pixels.float().sub_(mean * scale).div_(std * scale)
+        mean, std = torch.tensor(self.checkpoint.mean), torch.tensor(self.checkpoint.std)
+        range_ = 255 if pixels.dtype == torch.uint8 else 1
+        # For whole rows of pixels: steps of three values are too small to be quick.
+        factor, shift = ((v).repeat(pixels.shape[2]).to(pixels.device) for v in (1 / (range_ * std), -mean / std))
+        normalised = torch.addcmul(shift, pixels.flatten(2).float(), factor).to(PRECISIONS[self.precision])
         # Channels-last memory, which is what the image had, under the usual NCHW shape.
-        return self.network(pixels.permute(0, 3, 1, 2).to(PRECISIONS[self.precision])).float()
+        return self.network(normalised.view(pixels.shape).permute(0, 3, 1, 2)).float()
 
 
 @dataclass(frozen=True)
@@ -153,6 +190,27 @@ class _Frame:
         down, across = height / self.inner[0], width / self.inner[1]
         top, left = self._corner
         return Window(-left * across, -top * down, self.size[1] * across, self.size[0] * down)
+
+
+def bytes_per_image(resolution: int, precision: str) -> int:
+    """What an image takes on a GPU while the largest network runs."""
+    return 900 * resolution**2 // (1 if precision == "fp32" else 2)
+
+
+def _sent(values: Tensor, device: torch.device) -> Tensor:
+    """The values on the device; a GPU fetches them by itself while the caller goes on."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    # Metal has no exception of its own for it.
+    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error)
+
+
+def _empty_cache(device: torch.device) -> None:
+    getattr(torch, device.type).empty_cache()
 
 
 def _batches(kinds: Sequence[object], batch_size: int) -> Iterator[list[int]]:
@@ -205,8 +263,19 @@ def _shared_network(checkpoint: Checkpoint, device: torch.device, dtype: torch.d
     with _loading:
         known_stamp, network = _networks.get(key, (None, None))
         if known_stamp != now:
-            network = checkpoints.load(checkpoint).to(dtype).to(device, memory_format=torch.channels_last)
+            network = ready(checkpoints.load(checkpoint), device, dtype)
             _networks[key] = (now, network)
+    return network
+
+
+def ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
+    """The network, which may be changed, on ``device``, in ``dtype``, in the memory layout that is quickest there."""
+    network = network.to(dtype).to(device, memory_format=torch.channels_last)
+    if isinstance(network, (Lite, SegFormer)):
+        if device.type == "cpu":
+            network.pack()
+        elif device.type == "cuda":
+            network = Graphed(network)
     return network
 
 

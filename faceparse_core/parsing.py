@@ -1,14 +1,12 @@
 """Parsing: what the network saw, and everything that is rendered from it.
 
 The source of truth is the small logits, a stride-4 map for each window, with the place the window has in its image.
-Labels and masks are rendered from them at the image's size, one band of rows after another: logits of full size
-(1.3 GB for a 4096x4096 image) never exist.
+Labels and masks are rendered from them at the image's size, when they are asked for (see ``rendering``).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -16,27 +14,16 @@ import torch
 from torch import Tensor
 
 from faceparse_core import images as pictures
+from faceparse_core import rendering
 from faceparse_core.faces import Face, bounding_box, find_faces
 from faceparse_core.labels import LABELS, NUM_LABELS, region_ids
+from faceparse_core.rendering import Window
 
 if TYPE_CHECKING:
     from faceparse_core.images import Images
 
 # What the masks of an image without a face may be.
 NO_FACE = ("empty mask", "whole image", "last frame's", "error")
-
-# The logits of one band of rows; small enough to stay in the processor's cache between being made and being reduced.
-_BAND_BYTES = 4 << 20
-
-
-@dataclass(frozen=True)
-class Window:
-    """The rectangle of an image that the network saw, in the image's pixels. It may reach beyond the image."""
-
-    x: float
-    y: float
-    width: float
-    height: float
 
 
 class Parsing:
@@ -82,8 +69,7 @@ class Parsing:
         height, width = self._one_size()
         labels = torch.empty(len(self), height, width, dtype=torch.uint8)
         for i in range(len(self)):
-            for rows, logits in self._bands(i):
-                labels[i, rows] = logits.max(0).indices.to(torch.uint8).cpu()
+            labels[i] = rendering.labels(self.logits[i], self.windows[i], (height, width))
         return labels
 
     def mask(self, region: str, *, soft: bool = False) -> Tensor:
@@ -93,23 +79,25 @@ class Parsing:
         or 1 by the most likely label; ``soft`` ones are the summed class probabilities, in [0, 1]: over all labels
         they add up to 1. Raises ``ValueError`` for a name that does not exist.
         """
-        ids = list(region_ids(region))
-        if not soft:
-            chosen = torch.zeros(NUM_LABELS)
-            chosen[ids] = 1.0
-            mask = torch.empty(self.labels.shape)
-            for i, labels in enumerate(self.labels):
-                for rows in _row_bands(labels.shape, 8):
-                    mask[i, rows] = chosen[labels[rows].int()]
-            mask[list(self.filled)] = 1
-            return mask
+        return self.masks([region], soft=soft)[0]
+
+    def masks(self, regions: Sequence[str], *, soft: bool = False) -> Tensor:
+        """The masks of several regions, float32 [R, B, H, W], in one pass: soft ones for little more than one."""
+        chosen = torch.zeros(len(regions), NUM_LABELS)
+        for row, region in zip(chosen, regions, strict=True):
+            row[list(region_ids(region))] = 1
         height, width = self._one_size()
-        mask = torch.empty(len(self), height, width)
+        masks = torch.empty(len(regions), len(self), height, width)
         for i in range(len(self)):
-            for rows, logits in self._bands(i):
-                mask[i, rows] = logits.softmax(0)[ids].sum(0).clamp_(0, 1).cpu()
-        mask[list(self.filled)] = 1
-        return mask
+            if soft:
+                for rows, logits in rendering.bands(self.logits[i], self.windows[i], (height, width)):
+                    shares = torch.tensordot(chosen.to(logits.device), logits.softmax(0), 1)
+                    masks[:, i, rows] = shares.clamp_(0, 1).cpu()
+            else:
+                for rows in rendering.row_bands((height, width), 8):
+                    masks[:, i, rows] = chosen[:, self.labels[i, rows].int()]
+        masks[:, list(self.filled)] = 1
+        return masks
 
     def repeated(self, times: int) -> Parsing:
         """The parsing of a single image as that of a batch in which it comes so many times."""
@@ -221,24 +209,11 @@ class Parsing:
         strength[0] = 0
         overlay = torch.empty(*self.labels.shape, 3)
         for out, image, labels in zip(overlay, images, self.labels, strict=True):
-            for rows in _row_bands(labels.shape, 64):
+            for rows in rendering.row_bands(labels.shape, 64):
                 ids = labels[rows].int()
                 band = image[rows] / 255 if image.dtype == torch.uint8 else image[rows].cpu()
                 out[rows] = torch.lerp(band, colours[ids], strength[ids])
         return overlay
-
-    def _bands(self, index: int) -> Iterator[tuple[slice, Tensor]]:
-        """Rows of the image and their logits, [19, rows, W], from the top down.
-
-        Bilinear with ``align_corners=False``, the samples at the centres of pixels: the same function as
-        ``F.interpolate`` where the window is the image.
-        """
-        logits, window, (height, width) = self.logits[index], self.windows[index], self.sizes[index]
-        left, right, across = _samples(width, window.x, window.width, logits.shape[2], logits.device)
-        upper, lower, down = _samples(height, window.y, window.height, logits.shape[1], logits.device)
-        wide = torch.lerp(logits[:, :, left], logits[:, :, right], across)
-        for rows in _row_bands((height, width), NUM_LABELS * wide.element_size()):
-            yield rows, torch.lerp(wide[:, upper[rows]], wide[:, lower[rows]], down[rows, None])
 
     def _one_size(self) -> tuple[int, int]:
         if len(set(self.sizes)) > 1:
@@ -247,18 +222,6 @@ class Parsing:
                 "take parsing[i] for one image, or loop over the parsing"
             )
         return self.sizes[0]
-
-
-def _samples(pixels: int, start: float, length: float, cells: int, device) -> tuple[Tensor, Tensor, Tensor]:
-    """For each pixel along an axis the two cells to mix and the share of the second one.
-
-    The ``cells`` cover the pixels from ``start`` over ``length``; beyond the outermost centres the border is repeated.
-    """
-    centres = torch.arange(pixels, dtype=torch.float64) + 0.5
-    position = ((centres - start) * (cells / length) - 0.5).clamp(0, cells - 1)
-    first = position.floor().long()
-    second = (first + 1).clamp_max(cells - 1)
-    return first.to(device), second.to(device), (position - first).float().to(device)
 
 
 def _nothing(device: torch.device) -> Tensor:
@@ -274,11 +237,3 @@ def _image_list(indices: Sequence[int], total: int) -> str:
         return "the image"
     names = ", ".join(map(str, indices[:8])) + (f" … ({len(indices)} in all)" if len(indices) > 8 else "")
     return f"image{'s' * (len(indices) > 1)} {names} of {total} (counted from 0)"
-
-
-def _row_bands(shape: Sequence[int], bytes_per_pixel: int) -> Iterator[slice]:
-    """Slices over the rows of an image of ``shape`` (height, width), each with a band's worth of bytes."""
-    height, width = shape
-    step = max(1, _BAND_BYTES // (width * bytes_per_pixel))
-    for top in range(0, height, step):
-        yield slice(top, min(top + step, height))

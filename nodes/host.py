@@ -28,10 +28,6 @@ if TYPE_CHECKING:
 MODEL_FOLDER = "face_parsing"
 _ALWAYS_LISTED = ("auto", "segformer-b5", "lite")
 
-# What an image takes while the largest network runs in fp32, for each pixel that the network sees.
-_BYTES_PER_PIXEL = 900
-# How many go through the network at a time if nobody says so; more are no faster.
-_BATCH_ON_CPU, _BATCH_ON_GPU = 4, 16
 # The parsings of so many images stay on the GPU until they are rendered.
 _IMAGES_ON_GPU = 64
 
@@ -97,11 +93,14 @@ def _found(model: str) -> Checkpoint:
 def _network(checkpoint: Checkpoint, device: torch.device, precision: str) -> ModelPatcher:
     """The network of a checkpoint under ComfyUI's memory management; loaded again if its files have changed."""
     from faceparse_core import checkpoints
-    from faceparse_core.parser import PRECISIONS, stamp
+    from faceparse_core.parser import PRECISIONS, ready, stamp
 
     key = (checkpoint.path, stamp(checkpoint.path), precision)
     if key not in _networks:
-        network = checkpoints.load(checkpoint).to(PRECISIONS[precision], memory_format=torch.channels_last)
+        network, dtype = checkpoints.load(checkpoint), PRECISIONS[precision]
+        # What runs on the CPU stays there, and may take a form that cannot be moved.
+        to_stay = device.type == "cpu"
+        network = ready(network, device, dtype) if to_stay else network.to(dtype, memory_format=torch.channels_last)
         _networks[key] = ModelPatcher(network, load_device=device, offload_device=memory.unet_offload_device())
     return _networks[key]
 
@@ -131,7 +130,7 @@ def parse(
     ``batch_size`` 0 means as many as fit. Progress shows on the node, and an interruption is noticed after each batch.
     The logits end up where ComfyUI keeps what goes from node to node.
     """
-    from faceparse_core.parser import FaceParser, choose_precision
+    from faceparse_core.parser import BATCH_ON_CPU, BATCH_ON_GPU, FaceParser, bytes_per_image, choose_precision
 
     checkpoint = _found(model)
     device = memory.get_torch_device()
@@ -141,8 +140,8 @@ def parse(
     patcher = _network(checkpoint, device, precision)
     parser = FaceParser(checkpoint, device, precision, resolution=resolution, network=patcher.model)
 
-    batch = min(batch_size or (_BATCH_ON_CPU if device.type == "cpu" else _BATCH_ON_GPU), len(images))
-    room = resolution**2 * _BYTES_PER_PIXEL // (1 if precision == "fp32" else 2)
+    batch = min(batch_size or (BATCH_ON_CPU if device.type == "cpu" else BATCH_ON_GPU), len(images))
+    room = bytes_per_image(resolution, precision)
     memory.load_models_gpu([patcher], memory_required=batch * room, force_full_load=True)
     if not batch_size and device.type != "cpu":
         batch = max(1, min(batch, int(memory.get_free_memory(device)) // room))

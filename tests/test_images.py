@@ -352,14 +352,15 @@ def test_resize_equals_pillow(source, target, layout):
         image = image[..., 1:2].expand(-1, -1, 3)
     source_pixels = np.ascontiguousarray(image.numpy())
     expected = by_pillow(source_pixels, target).astype(int)
-    whole = images.resize(image, target)
-    assert whole.dtype == torch.uint8 and whole.shape == (*target, 3)
-    assert np.abs(whole.numpy() - expected).max() <= 1
-    floats = images.resize(image / 255, target)
-    assert floats.dtype == torch.float32 and floats.shape == (*target, 3)
-    for channel in range(3):
-        exact = by_pillow(source_pixels[..., channel] / np.float32(255), target)
-        assert np.abs(floats[..., channel].numpy() - exact).max() < 1e-4
+    for resize in (images.resize, images._resize_by_products):  # on the CPU, and on other devices
+        whole = resize(image, target)
+        assert whole.dtype == torch.uint8 and whole.shape == (*target, 3)
+        assert np.abs(whole.numpy() - expected).max() <= 1
+        floats = resize(image / 255, target)
+        assert floats.dtype == torch.float32 and floats.shape == (*target, 3)
+        for channel in range(3):
+            exact = by_pillow(source_pixels[..., channel] / np.float32(255), target)
+            assert np.abs(floats[..., channel].numpy() - exact).max() < 1e-4
 
 
 def by_pillow(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

@@ -257,7 +257,7 @@ def test_the_host_makes_room_and_the_network_is_its_to_move(run, pack, image, mo
     run("ParseFace", image=image.expand(3, -1, -1, -1), precision="bf16")
     (((patcher,), options),) = asked
     assert next(patcher.model.parameters()).dtype == torch.bfloat16
-    assert options["memory_required"] > 3 * 512 * 512 * 400 and options["force_full_load"]
+    assert options["memory_required"] > 2 * 512 * 512 * 400 and options["force_full_load"]
 
 
 def test_a_long_batch_shows_progress_and_stops_at_the_hosts_interrupt(run, pack, image, monkeypatch):

@@ -244,6 +244,54 @@ def test_bad_pictures_are_told(lite, bad):
         lite.parse(bad)
 
 
+class Cramped(torch.nn.Module):
+    """A network on a device that has memory for so many images."""
+
+    def __init__(self, network, most):
+        super().__init__()
+        self.network, self.most, self.batches = network, most, []
+
+    def forward(self, pixels):
+        self.batches.append(len(pixels))
+        if len(pixels) > self.most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        return self.network(pixels)
+
+
+@pytest.fixture
+def cramped(lite, monkeypatch):
+    """A parser that takes its device for a GPU; what is sent there stays here."""
+
+    def make(most):
+        tight = FaceParser(lite.checkpoint, "cpu", "fp32", network=Cramped(lite.network, most))
+        tight.device = torch.device("cuda")
+        return tight
+
+    monkeypatch.setattr(parser, "_sent", lambda pixels, device: pixels)
+    monkeypatch.setattr(parser, "_empty_cache", lambda device: None)
+    return make
+
+
+def test_a_batch_that_does_not_fit_is_halved(cramped, lite, face, caplog):
+    tight = cramped(2)
+    expected = lite.parse([face] * 5).labels
+    assert torch.equal(tight.parse([face] * 5, batch_size=5).labels, expected)
+    assert tight.network.batches == [5, 3, 2, 1, 2]
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * 2 and "no memory" in caplog.text
+
+
+def test_an_image_that_does_not_fit_goes_to_the_cpu(cramped, lite, face, caplog):
+    assert agreement(cramped(0).parse(face, batch_size=1).labels, lite.parse(face).labels) > 0.99
+    assert "going on on the CPU" in caplog.text
+
+
+def test_other_errors_of_a_device_are_raised(cramped, face, monkeypatch):
+    tight = cramped(1)
+    monkeypatch.setattr(tight.network, "forward", lambda pixels: (_ for _ in ()).throw(RuntimeError("misaligned")))
+    with pytest.raises(RuntimeError, match="misaligned"):
+        tight.parse(face, batch_size=1)
+
+
 def test_bad_batch_size(lite, face):
     with pytest.raises(ValueError, match="batch_size"):
         lite.parse(face, batch_size=0)

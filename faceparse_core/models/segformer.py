@@ -16,17 +16,22 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import accumulate
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from faceparse_core.models import packed
+from faceparse_core.models.packed import PackedConv2d, PackedLinear
+
 _STRIDES = (4, 2, 2, 2)
 _PATCH_SIZES = (7, 3, 3, 3)
 _STAGES = len(_STRIDES)
 # transformers builds every norm with torch's default, whatever "layer_norm_eps" in a published config says.
 _EPS = 1e-5
+_COLUMNS = 16  # of the head, at a time, on a processor
 
 
 @dataclass(frozen=True)
@@ -186,8 +191,8 @@ class SegFormer(nn.Module):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the encoder's weights."""
-        return self.stages[0].embed.conv.weight.dtype
+        """The dtype that the encoder computes in."""
+        return self.stages[0].embed.norm.weight.dtype
 
     @property
     def folded(self) -> bool:
@@ -195,12 +200,30 @@ class SegFormer(nn.Module):
         return isinstance(self.head, FoldedHead)
 
     def fold(self) -> SegFormer:
-        """Turns the network into its form for inference, in place, and returns it: folded head, eval mode, no
-        gradients. Fold on the CPU, before a cast to half precision. There is no way back: keep what is to be trained
-        or saved unfolded."""
+        """Turns the network into its form for inference, in place, and returns it: folded head, keys and values by
+        one matrix, eval mode, no gradients. Fold on the CPU, before a cast to half precision. There is no way back:
+        keep what is to be trained or saved unfolded."""
         if not self.folded:
             self.head = self.head.fold()
+            for block in self._blocks():
+                block.attention.fold()
         return self.eval().requires_grad_(False)
+
+    def pack(self) -> SegFormer:
+        """Packs the weights of a folded network for this processor (see ``packed``), in place, and returns it.
+
+        Do this last: a packed network cannot be moved, cast or saved. Where ``packed.can_pack`` says no, it stays as
+        it is.
+        """
+        if self.folded and packed.can_pack(self):
+            for stage in self.stages:
+                stage.embed.conv = PackedConv2d(stage.embed.conv)
+            for block in self._blocks():
+                block.pack()
+        return self
+
+    def _blocks(self):
+        return (block for stage in self.stages for block in stage.blocks)
 
     @classmethod
     def with_weights(cls, config: SegFormerConfig, weights: Mapping[str, Tensor]) -> SegFormer:
@@ -299,8 +322,17 @@ class Block(nn.Module):
         self.drop_rate = drop_rate
 
     def forward(self, x):
-        x = x + self._drop_path(self.dropout(self.attention(self.norm1(x))))
-        return x + self._drop_path(self.mlp(self.norm2(x)))
+        x = self._drop_path(self.dropout(self.attention(self.norm1(x)))).add_(x)
+        return self._drop_path(self.mlp(self.norm2(x))).add_(x)
+
+    def pack(self):
+        attention, mlp = self.attention, self.mlp
+        for name in ("query", "key_value", "out"):
+            setattr(attention, name, PackedLinear(getattr(attention, name)))
+        if attention.reduce is not None:
+            attention.reduce = PackedConv2d(attention.reduce)
+        mlp.expand, mlp.project = PackedLinear(mlp.expand), PackedLinear(mlp.project)
+        mlp.depthwise, mlp.activation = PackedConv2d(mlp.depthwise, "gelu"), nn.Identity()
 
     def _drop_path(self, x):
         """Stochastic depth (Huang et al. 2016): leaves the branch out for some of the images, while training."""
@@ -321,19 +353,33 @@ class Attention(nn.Module):
         self.query = Linear(width, width)
         self.key = Linear(width, width)
         self.value = Linear(width, width)
+        self.key_value: Linear | None = None  # both, once the network is folded
         self.out = Linear(width, width)
         self.reduce = Conv2d(width, width, ratio, ratio) if ratio > 1 else None
         self.reduce_norm = nn.LayerNorm(width, eps=_EPS) if ratio > 1 else None
 
     def forward(self, x):
         source = x if self.reduce is None else self.reduce_norm(_convolve(self.reduce, x))
+        if self.key_value is None:
+            key, value = self.key(source), self.value(source)
+        else:
+            key, value = self.key_value(source).chunk(2, dim=-1)
         attended = F.scaled_dot_product_attention(
             self._split(self.query(x)),
-            self._split(self.key(source)),
-            self._split(self.value(source)),
+            self._split(key),
+            self._split(value),
             dropout_p=self.dropout if self.training else 0.0,
         )
         return self.out(attended.transpose(1, 2).reshape(x.shape))
+
+    def fold(self):
+        """Makes one matrix of those of the keys and the values."""
+        width = self.key.in_features
+        self.key_value = Linear(width, 2 * width).to(self.key.weight)
+        with torch.no_grad():
+            self.key_value.weight.copy_(torch.cat([self.key.weight, self.value.weight]))
+            self.key_value.bias.copy_(torch.cat([self.key.bias, self.value.bias]))
+        self.key = self.value = None
 
     def _split(self, x):
         """[B, H, W, C] -> [B, heads, H*W, C/heads], a view."""
@@ -347,11 +393,12 @@ class MixMLP(nn.Module):
         super().__init__()
         self.expand = Linear(width, hidden)
         self.depthwise = Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.activation = nn.GELU()
         self.project = Linear(hidden, width)
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x):
-        x = F.gelu(_convolve(self.depthwise, self.expand(x)))
+        x = self.activation(_convolve(self.depthwise, self.expand(x)))
         return self.dropout(self.project(self.dropout(x)))
 
 
@@ -412,8 +459,33 @@ class FoldedHead(nn.Module):
     def forward(self, taps):
         maps = [F.linear(x, weight) for x, weight in zip(taps, self.merged, strict=True)]
         # A shift stays what it is when upsampled; the coarsest map has the fewest pixels to add it to.
-        maps[-1] = maps[-1] + self.classify.shift
+        maps[-1] = maps[-1] + self.classify.shift.to(maps[-1].dtype)
+        if maps[0].device.type == "cpu" and not torch.onnx.is_in_onnx_export():
+            return self._in_columns(maps)
         return self.classify(F.relu_(_sum_upsampled(maps))).permute(0, 3, 1, 2).contiguous()
+
+    def _in_columns(self, maps):
+        """The same by matrix products, which processors are best at, some columns after the other, which stay in cache.
+
+        Bilinear upsampling is a product with one matrix for the rows and one for the columns. Those for the rows of
+        all three coarse maps side by side sum the maps in the same product, in float32 whatever the maps are in.
+        """
+        finest, *coarse = maps
+        batch, height, width, channels = finest.shape
+        by_columns = [_upsampling(width, x.shape[2], finest) for x in coarse]
+        by_rows = torch.cat([_upsampling(height, x.shape[1], finest) for x in coarse], dim=1)
+        ends = list(accumulate(x.shape[1] for x in coarse))
+        wide = finest.new_empty(ends[-1], width, channels)
+        logits = finest.new_empty(batch, len(self.classify.bias), height, width, dtype=self.classify.bias.dtype)
+        for image in range(batch):
+            for x, matrix, end in zip(coarse, by_columns, ends, strict=True):
+                torch.matmul(matrix, x[image], out=wide[end - x.shape[1] : end])
+            for left in range(0, width, _COLUMNS):
+                columns = slice(left, left + _COLUMNS)
+                total = torch.addmm(finest[image, :, columns].flatten(1), by_rows, wide[:, columns].flatten(1))
+                total = _float32_or_wider(total.relu_().unflatten(1, (-1, channels)))
+                logits[image, :, :, columns] = self.classify(total).permute(2, 0, 1)
+        return logits
 
 
 class Classifier(nn.Module):
@@ -455,6 +527,12 @@ def _sum_upsampled(maps):
         fine = F.interpolate(coarse, size=finest.shape[1:3], mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
         total = fine if total is None else total.add_(fine)
     return total.add_(finest)
+
+
+def _upsampling(fine, coarse, like):
+    """The matrix [fine, coarse] that upsamples as F.interpolate does; exact in bfloat16 for the factors 2, 4 and 8."""
+    unit = torch.eye(coarse, dtype=torch.float32, device=like.device)[None]
+    return F.interpolate(unit, size=fine, mode="linear", align_corners=False)[0].T.to(like.dtype)
 
 
 def _float32_or_wider(x):

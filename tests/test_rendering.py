@@ -1,0 +1,85 @@
+"""Rendering from small logits, against torch's own upsampling at full size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faceparse_core import rendering
+from faceparse_core.rendering import Window
+
+_LABELS = 19
+
+
+@pytest.fixture(params=[1, 5000, 1 << 22], autouse=True)
+def band_bytes(request, monkeypatch):
+    """Whatever is rendered at a time, the result is the same."""
+    monkeypatch.setattr(rendering, "_BAND_BYTES", request.param)
+
+
+def random_logits(seed: int, cells: tuple[int, int], patch: int) -> torch.Tensor:
+    """Logits in patches of one winner each, with noise; a ``patch`` of 1 is all noise."""
+    noise = torch.randn(_LABELS, *cells, generator=torch.Generator().manual_seed(seed))
+    if patch == 1:
+        return noise
+    coarse = noise[:, ::patch, ::patch].repeat_interleave(patch, 1).repeat_interleave(patch, 2)
+    return 3 * coarse[:, : cells[0], : cells[1]] + 0.1 * noise
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    size=st.tuples(st.integers(1, 90), st.integers(1, 90)),
+    cells=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    patch=st.sampled_from([1, 4, 7, 20]),
+)
+def test_what_is_rendered_equals_upsampling_the_whole(seed, size, cells, patch):
+    logits, window = random_logits(seed, cells, patch), Window(0, 0, size[1], size[0])
+    expected = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
+
+    labels = rendering.labels(logits, window, size)
+    assert labels.dtype == torch.uint8
+    # The greatest of all, up to rounding where two are equal.
+    assert (expected.amax(0) - expected.gather(0, labels[None].long())[0]).max() < 1e-5
+
+    rows, values = zip(*rendering.bands(logits, window, size), strict=True)
+    assert torch.allclose(torch.cat(values, dim=1), expected, atol=1e-5)
+    assert [r for band in rows for r in range(size[0])[band]] == list(range(size[0]))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    x=st.floats(-60, 60),
+    y=st.floats(-60, 60),
+    length=st.tuples(st.floats(5, 200), st.floats(5, 200)),
+    patch=st.sampled_from([1, 4, 20]),
+)
+def test_labels_in_any_window_are_those_of_its_bands(seed, x, y, length, patch):
+    logits, window, size = random_logits(seed, (16, 16), patch), Window(x, y, *length), (48, 64)
+    bands = torch.cat([values for _, values in rendering.bands(logits, window, size)], dim=1)
+    chosen = bands.gather(0, rendering.labels(logits, window, size)[None].long())[0]
+    assert (bands.amax(0) - chosen).max() < 1e-5
+
+
+def test_a_thin_line_between_two_samples_is_not_lost():
+    # At no sample is label 2 the greatest, but half-way between two of them it is.
+    logits = torch.zeros(_LABELS, 4, 4)
+    logits[0, :, :2] = logits[1, :, 2:] = 10
+    logits[2] = 6
+    labels = rendering.labels(logits, Window(0, 0, 64, 64), (64, 64))
+    assert labels.unique().tolist() == [0, 1, 2]
+
+
+def test_the_kernel_for_gpus_gives_the_same_labels(monkeypatch):
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    pytest.importorskip("triton")
+    from faceparse_core import rendering_triton
+
+    logits, window, size = torch.randn(_LABELS, 24, 20), Window(-30, -9, 600, 90), (64, 513)
+    across = rendering._samples(size[1], window.x, window.width, 20, logits.device)
+    down = rendering._samples(size[0], window.y, window.height, 24, logits.device)
+    assert torch.equal(rendering_triton.labels(logits, across, down), rendering.labels(logits, window, size))
