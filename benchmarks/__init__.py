@@ -1,4 +1,5 @@
 """What this project claims, as commands that anyone can run.
 
-``python -m benchmarks.engine``: time, memory, import. ``python -m benchmarks.fit DATA``: pictures that are not square.
+``python -m benchmarks``: speed and memory against the published pipeline. ``python -m benchmarks.fit DATA``: pictures
+that are not square. ``python -m benchmarks.nodes``: what the ComfyUI nodes cost.
 """

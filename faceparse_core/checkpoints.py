@@ -452,13 +452,13 @@ def _load_segformer(contents: _Contents) -> SegFormer:
     except (TypeError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"{contents.path} holds no SegFormer that we know: {error}") from error
     try:
-        network.load_state_dict(from_published(contents.tensors), assign=True)  # a rehearsal, before anything is read
+        network.check_fit(from_published(contents.tensors))  # before anything is read
         weights = from_published(_tensors(contents, order))
         for key, tensor in network.state_dict().items():
             if key.endswith(_COUNTER):  # plays no part in inference; files that were converted by hand lack it
                 weights.setdefault(key, torch.zeros_like(tensor, device="cpu"))
-        network.load_state_dict(weights, assign=True)
-        return network.to(memory_format=torch.channels_last)
+        network.load_state_dict(weights, strict=False, assign=True)
+        return network
     except ValueError as error:
         config = "its own config" if contents.config is None else contents.path / "config.json"
         raise CheckpointError(f"{config} contradicts the weights in {contents.weights}. {error}") from error
@@ -668,6 +668,7 @@ def _order(contents: _Contents, names: Sequence[str] | None) -> list[int]:
 
 
 _COUNTER = "num_batches_tracked"
+_SMALL = 1 << 16
 _CLASSIFIER = re.compile(r"^(decode_head\.)?classifier\.(weight|bias)$")
 
 
@@ -675,12 +676,14 @@ def _tensors(contents: _Contents, order: list[int]) -> dict[str, Tensor]:
     """All tensors of lite or SegFormer in float32, the classifier's rows in our order."""
     tensors = {}
     for file in contents.files:
-        # Read, not mapped: nothing goes wrong when the file is replaced later, and no page is fetched one by one.
         with _explained(file):
-            tensors |= safetensors.torch.load(file.read_bytes())
+            tensors |= safetensors.torch.load_file(file)
     for key, tensor in tensors.items():
         if tensor.is_floating_point():
-            tensors[key] = (tensor[order] if _CLASSIFIER.search(key) else tensor).float()
+            tensor = (tensor[order] if _CLASSIFIER.search(key) else tensor).float()
+        # The file is mapped, which reads it straight to where it is cast, packed or sent from. What is small is often
+        # used as it is; copied, it stays the same when the file is written over.
+        tensors[key] = tensor.clone() if tensor.numel() < _SMALL else tensor
     return tensors
 
 

@@ -270,7 +270,7 @@ def _shared_network(checkpoint: Checkpoint, device: torch.device, dtype: torch.d
 
 def ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The network, which may be changed, on ``device``, in ``dtype``, in the memory layout that is quickest there."""
-    network = network.to(dtype).to(device, memory_format=torch.channels_last)
+    network = network.to(device, dtype, memory_format=torch.channels_last)
     if isinstance(network, (Lite, SegFormer)):
         if device.type == "cpu":
             network.pack()

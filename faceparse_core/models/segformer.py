@@ -238,10 +238,11 @@ class SegFormer(nn.Module):
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False):
         """As in torch, but weights that do not fit raise ValueError, which names them as the published file does."""
         if strict:
-            self._check_fit(state_dict)
+            self.check_fit(state_dict)
         return super().load_state_dict(state_dict, strict=strict, assign=assign)
 
-    def _check_fit(self, given):
+    def check_fit(self, given: Mapping[str, Any]) -> None:
+        """Raises ValueError if this network cannot load weights of these names (ours) and shapes."""
         own = self.state_dict()
         # The counter of the batch norm plays no part; files that were converted by hand often lack it.
         missing = [key for key in own if key not in given and not key.endswith("num_batches_tracked")]
