@@ -1,29 +1,86 @@
-"""Faces in a label map."""
+"""Faces: in a label map, and in whole pictures over which the network looks from coarse to fine.
+
+The network itself is the detector: where it sees eyes, a nose and a mouth within skin, there may be a face. Each such
+place gets a second look, framed by what the first one saw; what still has all its parts, in the right order, is a face.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
+from faceparse_core import images as pictures
 from faceparse_core.labels import GROUPS, NUM_LABELS, region_ids
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Skin alone is no face: a cup of coffee can look like skin. Its parts must be there, each at least this share of it.
 _PARTS = [list(region_ids(part)) for part in ("nose", "eyes + eyeglasses", "lips + mouth")]
 _SMALLEST_PART = 0.002
 _FACE_BITS = sum(1 << label for label in GROUPS["face"])
 
+# What the search looks at: the share of each of these in every cell of the network's output.
+_MAPS = [list(region_ids(name)) for name in ("face", "left eye", "right eye", "eyeglasses", "nose", "lips + mouth")]
+_FACE, _LEFT, _RIGHT, _GLASSES, _NOSE, _MOUTH = range(len(_MAPS))
+
+# The first look is the whole picture at about this many pixels: it sees faces of 64 pixels and more in it. The second
+# has at most so many, and none more than the picture: down to a quarter of the first look's faces.
+_FIRST_PIXELS, _SECOND_PIXELS = 512 * 512, 2048 * 1536
+_PIXELS_AT_ONCE = 1200 * 1024  # what goes through the network at a time
+_OVERLAP = 96  # of the strips in which it sees the second look
+
+# A face's second look: a window of this side, of which the face's height is about half.
+_GLANCE = 256
+# Where a place is worth it: at least two of three parts this probable somewhere in at least so many cells of face.
+_MAYBE, _MAYBE_PART, _FEWEST_CELLS = 0.3, 0.15, 4
+_MOST_PLACES = 48
+# A face: each part is somewhere this probable.
+_CERTAIN_PART = 0.5
+
 
 @dataclass(frozen=True)
 class Face:
-    """One face: its ``index`` in the image, its box ``x, y, width, height`` in pixels (forehead to chin, no hair)."""
+    """One face: its ``index`` in the image, its box ``x, y, width, height`` in pixels (forehead to chin, no hair).
+
+    ``angle``: its tilt in the image in degrees, clockwise; the box is upright all the same and holds the tilted face.
+    ``score``: how sure it is, 0..1.
+    """
 
     index: int
     x: int
     y: int
     width: int
     height: int
+    angle: float = 0.0
+    score: float = 1.0
+
+
+@dataclass(frozen=True)
+class Window:
+    """The rectangle of an image that the network saw, in the image's pixels. It may reach beyond the image.
+
+    ``angle``: by how many degrees it is turned about its centre, clockwise; ``x, y, width, height`` are those before.
+    """
+
+    x: float
+    y: float
+    width: float
+    height: float
+    angle: float = 0.0
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return self.x + self.width / 2, self.y + self.height / 2
+
+
+# ---------------------------------------------------------------------------------------------- in a label map
 
 
 def find_faces(labels: Tensor) -> list[Face]:
@@ -48,3 +105,273 @@ def bounding_box(rows: Tensor, columns: Tensor) -> tuple[int, int, int, int] | N
         return None
     x, y = across[0].item(), down[0].item()
     return x, y, across[-1].item() - x + 1, down[-1].item() - y + 1
+
+
+# ---------------------------------------------------------------------------------------------- in whole pictures
+
+See = Callable[[Tensor], Tensor]
+"""The network: pixels, uint8 (0..255) or float (0..1) [B, H, W, 3] of sides that are multiples of 32, to logits,
+float32 [B, 19, H/4, W/4]."""
+
+
+def search(
+    images: Sequence[Tensor], see: See, looks: Sequence[tuple[Tensor, Window]], colour: Sequence[float]
+) -> list[list[Face]]:
+    """The faces of pictures, each list from the largest to the smallest.
+
+    ``images``: uint8 or float [H, W, 3], as ``images.load`` gives them. ``looks``: of each what ``see`` made of the
+    whole of it, logits [19, h, w] and the window. ``colour``: what lies around a picture, three in 0..1.
+
+    A picture that one face fills costs nothing more. In all others smaller faces are searched, and each place where
+    one may be is looked at once more; these looks of all pictures go through the network together.
+    """
+    found: list[list[_Spot]] = []
+    places: list[tuple[int, _Spot]] = []
+    for number, (image, (logits, window)) in enumerate(zip(images, looks, strict=True)):
+        size = tuple(image.shape[:2])
+        spots = _spots(_shares(logits), window, size)
+        close = [spot for spot in spots if spot.certain]
+        if len(close) == 1 and fills(close[0].face(0, size), size):
+            found.append(close)
+            continue
+        found.append([])
+        for finer in _finer_look(image, see, colour):
+            spots += finer
+        places += [(number, spot) for spot in _distinct(spots)[:_MOST_PLACES]]
+
+    for number, spots in _second_looks(images, places, see, colour):
+        found[number] += spots
+    return [_ordered([spot.face(0, image.shape[:2]) for spot in _distinct(spots)])
+            for image, spots in zip(images, found, strict=True)]  # fmt: skip
+
+
+def fills(face: Face, size: tuple[int, int]) -> bool:
+    """Whether a picture (height, width) is the portrait of this face: its own window would be most of the picture."""
+    window = framing(face)
+    width = min(window.x + window.width, size[1]) - max(window.x, 0)
+    height = min(window.y + window.height, size[0]) - max(window.y, 0)
+    return width * height >= 0.7 * size[0] * size[1]
+
+
+def framing(face: Face) -> Window:
+    """The window of a face: square, the face about half of it, as in the portraits of the training."""
+    side = 2.0 * upright_height(face)
+    x, y = face.x + face.width / 2, face.y + face.height / 2
+    return Window(x - side / 2, y - side / 2, side, side, face.angle)
+
+
+def upright_height(face: Face) -> float:
+    """The height of a face along its own axis; that of the box is more if it is tilted. Faces are 3:4."""
+    sine, cosine = abs(math.sin(math.radians(face.angle))), abs(math.cos(math.radians(face.angle)))
+    return (face.width + face.height) / (1.75 * (sine + cosine))
+
+
+def _ordered(faces: list[Face]) -> list[Face]:
+    faces = sorted(faces, key=lambda face: -face.width * face.height)
+    return [replace(face, index=index) for index, face in enumerate(faces)]
+
+
+@dataclass(frozen=True)
+class _Spot:
+    """A place where a face is or may be: its box (left, top, right, bottom) in the image, its tilt and score."""
+
+    box: tuple[float, float, float, float]
+    angle: float
+    score: float
+    certain: bool
+
+    def face(self, index: int, size: Sequence[int]) -> Face:
+        left, top = (max(0, round(v)) for v in self.box[:2])
+        right, bottom = (min(most, round(v)) for v, most in zip(self.box[2:], (size[1], size[0]), strict=True))
+        width, height = max(1, right - left), max(1, bottom - top)
+        return Face(index, left, top, width, height, round(self.angle, 1), round(self.score, 3))
+
+
+def _shares(logits: Tensor) -> np.ndarray:
+    """Of each cell the probability of each of ``_MAPS``, float32 [6, h, w]."""
+    likely = logits.softmax(0)
+    return torch.stack([likely[ids].sum(0) for ids in _MAPS]).cpu().numpy()
+
+
+def _spots(shares: np.ndarray, window: Window, size: tuple[int, int]) -> list[_Spot]:
+    """Places in what the network saw of a ``window``: connected cells of face, divided among the noses in them."""
+    import numpy as np
+    from scipy import ndimage
+
+    around = np.ones((3, 3), dtype=bool)
+    pieces, _ = ndimage.label(shares[_FACE] > _MAYBE, around)
+    spots = []
+    for number, where in enumerate(ndimage.find_objects(pieces), start=1):
+        inside = pieces[where] == number
+        here = shares[(slice(None), *where)] * inside
+        rows, columns = inside.nonzero()
+        if len(rows) < _FEWEST_CELLS or np.partition(_peaks(here), 1)[1] < _MAYBE_PART:
+            continue
+        noses, count = ndimage.label(here[_NOSE] > _MAYBE, around)
+        owners = np.zeros(len(rows), dtype=int)
+        if count > 1:
+            centres = np.array(ndimage.center_of_mass(here[_NOSE], noses, range(1, count + 1)))
+            owners = ((rows[:, None] - centres[:, 0]) ** 2 + (columns[:, None] - centres[:, 1]) ** 2).argmin(1)
+        for owner in range(max(1, count)):
+            mine = owners == owner
+            if mine.sum() < _FEWEST_CELLS:
+                continue
+            y, x = rows[mine], columns[mine]
+            spots.append(_spot(here[:, y, x], y + where[0].start, x + where[1].start, shares.shape[1:], window))
+    return spots
+
+
+def _peaks(shares: np.ndarray) -> np.ndarray:
+    """The highest probability of eyes or glasses, of the nose and of the mouth."""
+    highest = shares.reshape(len(shares), -1).max(1)
+    return highest[[_LEFT, _RIGHT, _GLASSES]].max(), highest[_NOSE], highest[_MOUTH]
+
+
+def _spot(values: np.ndarray, y: np.ndarray, x: np.ndarray, cells: tuple[int, int], window: Window) -> _Spot:
+    """One place, from the shares [6, n] of its cells at ``y, x``."""
+    import numpy as np
+
+    eyes, nose, mouth = _peaks(values)
+    down, across = window.height / cells[0], window.width / cells[1]
+    points = np.stack([(x + 0.5) * across, (y + 0.5) * down])
+
+    def centre(share):
+        weights = np.where(share > 0.5 * share.max(), share, 0)
+        return points @ weights / weights.sum()
+
+    angle, straight = 0.0, False
+    if min(eyes, nose, mouth) > 0.2:
+        eye = centre(values[[_LEFT, _RIGHT, _GLASSES]].max(0))
+        axis = centre(values[_MOUTH]) - eye
+        if values[_LEFT].max() > 0.3 and values[_RIGHT].max() > 0.3:
+            # From the person's right eye to the left one, turned by a right angle: it points down, too.
+            line = centre(values[_LEFT]) - centre(values[_RIGHT])
+            eye = (centre(values[_LEFT]) + centre(values[_RIGHT])) / 2
+            axis = centre(values[_MOUTH]) - eye
+            axis_and_line = axis + np.array([-line[1], line[0]])
+        else:
+            axis_and_line = axis
+        angle = math.degrees(math.atan2(-axis_and_line[0], axis_and_line[1]))
+        along = (centre(values[_NOSE]) - eye) @ axis / max(axis @ axis, 1e-6)
+        straight = 0.0 < along < 1.1
+    face = values[_FACE] > 0.5
+    if not face.any():
+        face = values[_FACE] >= values[_FACE].max()
+    left, top = x[face].min() * across, y[face].min() * down
+    right, bottom = (x[face].max() + 1) * across, (y[face].max() + 1) * down
+    score = float((eyes * nose * mouth) ** (1 / 3))
+    certain = straight and min(eyes, nose, mouth) >= _CERTAIN_PART
+    box = _turned_box((left, top, right, bottom), window)
+    return _Spot(box, (angle + window.angle + 180) % 360 - 180, score, certain)
+
+
+def _turned_box(box: tuple[float, float, float, float], window: Window) -> tuple[float, float, float, float]:
+    """The upright box, in the image, of a box in a window; of a turned one that of the ellipse in it."""
+    x, y = (box[0] + box[2]) / 2 - window.width / 2, (box[1] + box[3]) / 2 - window.height / 2
+    sine, cosine = math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))
+    x, y = window.centre[0] + cosine * x - sine * y, window.centre[1] + sine * x + cosine * y
+    a, b = (box[2] - box[0]) / 2, (box[3] - box[1]) / 2
+    wide, high = math.hypot(a * cosine, b * sine), math.hypot(a * sine, b * cosine)
+    return x - wide, y - high, x + wide, y + high
+
+
+def _distinct(spots: Sequence[_Spot]) -> list[_Spot]:
+    """The spots, best first, without those that are mostly one that is better."""
+    kept: list[_Spot] = []
+    for spot in sorted(spots, key=lambda spot: (spot.certain, spot.score), reverse=True):
+        if all(_shared(spot.box, other.box) < 0.45 for other in kept):
+            kept.append(spot)
+    return kept
+
+
+def _shared(a: Sequence[float], b: Sequence[float]) -> float:
+    """Intersection over union of two boxes (left, top, right, bottom)."""
+    width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
+    if width <= 0 or height <= 0:
+        return 0.0
+    both = width * height
+    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+
+
+def _finer_look(image: Tensor, see: See, colour: Sequence[float]) -> Iterator[list[_Spot]]:
+    """Places in the picture at the scale where its smallest faces are seen, in strips that overlap."""
+    height, width = image.shape[:2]
+    scale = min(1.0, math.sqrt(_SECOND_PIXELS / (height * width)))
+    if scale < 1.3 * math.sqrt(_FIRST_PIXELS / (height * width)):
+        return
+    high, wide = max(1, round(height * scale)), max(1, round(width * scale))
+    down, across = height / high, width / wide
+    small = pictures.resize(image, (high, wide))
+    padded_wide = 32 * math.ceil(wide / 32)
+    most = max(512, 32 * (_PIXELS_AT_ONCE // padded_wide // 32))
+    strips = max(1, math.ceil((high - _OVERLAP) / (most - _OVERLAP)))
+    tall = 32 * math.ceil((high + _OVERLAP * (strips - 1)) / strips / 32)
+    for strip in range(strips):
+        top = round(strip * (high - tall) / max(1, strips - 1)) if strips > 1 else 0
+        pixels = padded(small[top : top + tall], 0, 0, (tall, padded_wide), colour)
+        window = Window(0, top * down, padded_wide * across, tall * down)
+        yield _spots(_shares(see(pixels[None])[0]), window, (height, width))
+
+
+def _second_looks(
+    images: Sequence[Tensor], places: list[tuple[int, _Spot]], see: See, colour: Sequence[float]
+) -> Iterator[tuple[int, list[_Spot]]]:
+    """Of each place the faces that are there for certain."""
+    at_once = _PIXELS_AT_ONCE // _GLANCE**2
+    for kind in sorted({str(images[number].dtype) for number, _ in places}):
+        chosen = [(number, spot) for number, spot in places if str(images[number].dtype) == kind]
+        for start in range(0, len(chosen), at_once):
+            batch = chosen[start : start + at_once]
+            windows = []
+            for number, spot in batch:
+                window = framing(spot.face(0, images[number].shape))
+                windows.append(window if abs(window.angle) > 10 else replace(window, angle=0.0))
+            pixels = torch.stack(
+                [cut(images[number], window, _GLANCE, colour) for (number, _), window in zip(batch, windows, strict=True)]
+            )
+            for (number, _), window, logits in zip(batch, windows, see(pixels), strict=True):
+                spots = _spots(_shares(logits), window, tuple(images[number].shape[:2]))
+                yield number, [spot for spot in spots if spot.certain]
+
+
+# ---------------------------------------------------------------------------------------------- pieces of pictures
+
+
+def padded(image: Tensor, left: int, top: int, size: tuple[int, int], colour: Sequence[float]) -> Tensor:
+    """The image [H, W, 3] with its corner at ``left, top`` (they may be negative) of a field of ``size``, of one
+    ``colour``, three in 0..1, where the image is not."""
+    height, width = image.shape[:2]
+    if (left, top) == (0, 0) and (height, width) == size:
+        return image
+    scale = 255 if image.dtype == torch.uint8 else 1
+    field = torch.tensor(colour, device=image.device).mul(scale).to(image.dtype).repeat(*size, 1)
+    y, x = slice(max(0, top), min(size[0], top + height)), slice(max(0, left), min(size[1], left + width))
+    if y.start < y.stop and x.start < x.stop:
+        field[y, x] = image[y.start - top : y.stop - top, x.start - left : x.stop - left]
+    return field
+
+
+def cut(image: Tensor, window: Window, size: int, colour: Sequence[float]) -> Tensor:
+    """What lies in a square ``window`` of the image, [H, W, 3], upright and brought to ``size`` pixels a side.
+
+    The dtype stays. Beyond the image there is the ``colour``, three in 0..1.
+    """
+    x, y = window.centre
+    # A turned window lies within a square that is larger by a half at most.
+    reach = window.width if not window.angle else window.width * (
+        abs(math.sin(math.radians(window.angle))) + abs(math.cos(math.radians(window.angle))))  # fmt: skip
+    left, top = math.floor(x - reach / 2), math.floor(y - reach / 2)
+    side = max(1, round(reach))
+    piece = padded(image[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)],
+                   max(0, -left), max(0, -top), (side, side), colour)  # fmt: skip
+    if not window.angle:
+        return pictures.resize(piece, (size, size))
+    scaled = round(size * side / window.width)
+    piece = pictures.resize(piece, (scaled, scaled)).permute(2, 0, 1)[None].float()
+    sine, cosine = math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))
+    share = window.width / side
+    shift = 2 * (x - left) / side - 1, 2 * (y - top) / side - 1
+    theta = torch.tensor([[[cosine * share, -sine * share, shift[0]], [sine * share, cosine * share, shift[1]]]])
+    grid = F.affine_grid(theta.to(piece), (1, 3, size, size), align_corners=False)
+    upright = F.grid_sample(piece, grid, padding_mode="border", align_corners=False)[0].permute(1, 2, 0)
+    return upright.round_().to(image.dtype) if image.dtype == torch.uint8 else upright
