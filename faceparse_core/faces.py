@@ -36,13 +36,15 @@ _FIRST_PIXELS, _SECOND_PIXELS = 512 * 512, 2048 * 1536
 _PIXELS_AT_ONCE = 1200 * 1024  # what goes through the network at a time
 _OVERLAP = 96  # of the strips in which it sees the second look
 
-# A face's second look: a window of this side, of which the face's height is about half.
+# The side of a face's window over the face's height, and the tilt up to which it is not turned with the face.
+_FRAME, _UPRIGHT = 2.0, 15.0
+# The size of the window of a second look.
 _GLANCE = 256
 # Where a place is worth it: at least two of three parts this probable somewhere in at least so many cells of face.
 _MAYBE, _MAYBE_PART, _FEWEST_CELLS = 0.3, 0.15, 4
 _MOST_PLACES = 48
-# A face: each part is somewhere this probable.
-_CERTAIN_PART = 0.5
+# Each part is somewhere this probable: perhaps a face if it were framed better; a face.
+_LIKELY_PART, _CERTAIN_PART = 0.2, 0.5
 
 
 @dataclass(frozen=True)
@@ -129,7 +131,7 @@ def search(
     places: list[tuple[int, _Spot]] = []
     for number, (image, (logits, window)) in enumerate(zip(images, looks, strict=True)):
         size = tuple(image.shape[:2])
-        spots = _spots(_shares(logits), window, size)
+        spots = _spots(_shares(logits), window)
         close = [spot for spot in spots if spot.certain]
         if len(close) == 1 and fills(close[0].face(0, size), size):
             found.append(close)
@@ -139,8 +141,20 @@ def search(
             spots += finer
         places += [(number, spot) for spot in _distinct(spots)[:_MOST_PLACES]]
 
-    for number, spots in _second_looks(images, places, see, colour):
-        found[number] += spots
+    for last in (False, True):
+        again = []
+        for number, window, spots in _glances(images, places, see, colour):
+            for spot in spots:
+                # A face that the window does not frame well is judged in one that does.
+                if spot.certain and (last or _framed(spot, window)):
+                    found[number].append(spot)
+                elif spot.likely and not last:
+                    again.append((number, spot))
+        places = [
+            (number, spot)
+            for number, others in enumerate(found)
+            for spot in _distinct([spot for where, spot in again if where == number], others)
+        ]
     return [_ordered([spot.face(0, image.shape[:2]) for spot in _distinct(spots)])
             for image, spots in zip(images, found, strict=True)]  # fmt: skip
 
@@ -155,15 +169,18 @@ def fills(face: Face, size: tuple[int, int]) -> bool:
 
 def framing(face: Face) -> Window:
     """The window of a face: square, the face about half of it, as in the portraits of the training."""
-    side = 2.0 * upright_height(face)
-    x, y = face.x + face.width / 2, face.y + face.height / 2
-    return Window(x - side / 2, y - side / 2, side, side, face.angle)
+    return _framing((face.x, face.y, face.x + face.width, face.y + face.height), face.angle)
 
 
-def upright_height(face: Face) -> float:
-    """The height of a face along its own axis; that of the box is more if it is tilted. Faces are 3:4."""
-    sine, cosine = abs(math.sin(math.radians(face.angle))), abs(math.cos(math.radians(face.angle)))
-    return (face.width + face.height) / (1.75 * (sine + cosine))
+def _framing(box: Sequence[float], angle: float) -> Window:
+    """A window around a box (left, top, right, bottom), turned with the face in it if that is strongly tilted."""
+    left, top, right, bottom = box
+    sine, cosine = abs(math.sin(math.radians(angle))), abs(math.cos(math.radians(angle)))
+    # A face is about 3:4. The box around a tilted one is larger than itself.
+    tall = (right - left + bottom - top) / (1.75 * (sine + cosine))
+    side = _FRAME * tall
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return Window(x - side / 2, y - side / 2, side, side, angle if abs(angle) > _UPRIGHT else 0.0)
 
 
 def _ordered(faces: list[Face]) -> list[Face]:
@@ -178,7 +195,12 @@ class _Spot:
     box: tuple[float, float, float, float]
     angle: float
     score: float
+    likely: bool
     certain: bool
+
+    @property
+    def window(self) -> Window:
+        return _framing(self.box, self.angle)
 
     def face(self, index: int, size: Sequence[int]) -> Face:
         left, top = (max(0, round(v)) for v in self.box[:2])
@@ -193,7 +215,7 @@ def _shares(logits: Tensor) -> np.ndarray:
     return torch.stack([likely[ids].sum(0) for ids in _MAPS]).cpu().numpy()
 
 
-def _spots(shares: np.ndarray, window: Window, size: tuple[int, int]) -> list[_Spot]:
+def _spots(shares: np.ndarray, window: Window) -> list[_Spot]:
     """Places in what the network saw of a ``window``: connected cells of face, divided among the noses in them."""
     import numpy as np
     from scipy import ndimage
@@ -240,7 +262,7 @@ def _spot(values: np.ndarray, y: np.ndarray, x: np.ndarray, cells: tuple[int, in
         return points @ weights / weights.sum()
 
     angle, straight = 0.0, False
-    if min(eyes, nose, mouth) > 0.2:
+    if min(eyes, nose, mouth) >= _LIKELY_PART:
         eye = centre(values[[_LEFT, _RIGHT, _GLASSES]].max(0))
         axis = centre(values[_MOUTH]) - eye
         if values[_LEFT].max() > 0.3 and values[_RIGHT].max() > 0.3:
@@ -259,10 +281,14 @@ def _spot(values: np.ndarray, y: np.ndarray, x: np.ndarray, cells: tuple[int, in
         face = values[_FACE] >= values[_FACE].max()
     left, top = x[face].min() * across, y[face].min() * down
     right, bottom = (x[face].max() + 1) * across, (y[face].max() + 1) * down
-    score = float((eyes * nose * mouth) ** (1 / 3))
-    certain = straight and min(eyes, nose, mouth) >= _CERTAIN_PART
-    box = _turned_box((left, top, right, bottom), window)
-    return _Spot(box, (angle + window.angle + 180) % 360 - 180, score, certain)
+    parts = min(eyes, nose, mouth)
+    return _Spot(
+        _turned_box((left, top, right, bottom), window),
+        (angle + window.angle + 180) % 360 - 180,
+        float((eyes * nose * mouth) ** (1 / 3)),
+        likely=parts >= _LIKELY_PART,
+        certain=parts >= _CERTAIN_PART and straight,
+    )
 
 
 def _turned_box(box: tuple[float, float, float, float], window: Window) -> tuple[float, float, float, float]:
@@ -275,22 +301,29 @@ def _turned_box(box: tuple[float, float, float, float], window: Window) -> tuple
     return x - wide, y - high, x + wide, y + high
 
 
-def _distinct(spots: Sequence[_Spot]) -> list[_Spot]:
-    """The spots, best first, without those that are mostly one that is better."""
+def _framed(spot: _Spot, window: Window) -> bool:
+    """Whether a window shows this place upright, in its middle and at the size that it should have."""
+    wanted = spot.window
+    size = wanted.width / window.width
+    away = math.dist(wanted.centre, window.centre) / window.width
+    return 0.7 < size < 1.5 and away < 0.15 and abs((spot.angle - window.angle + 180) % 360 - 180) < 20
+
+
+def _distinct(spots: Sequence[_Spot], others: Sequence[_Spot] = ()) -> list[_Spot]:
+    """The spots, best first, without those that are mostly one that is better or one of the others."""
     kept: list[_Spot] = []
     for spot in sorted(spots, key=lambda spot: (spot.certain, spot.score), reverse=True):
-        if all(_shared(spot.box, other.box) < 0.45 for other in kept):
+        if all(_shared(spot.box, other.box) < 0.5 for other in (*kept, *others)):
             kept.append(spot)
     return kept
 
 
 def _shared(a: Sequence[float], b: Sequence[float]) -> float:
-    """Intersection over union of two boxes (left, top, right, bottom)."""
+    """How much of the smaller of two boxes (left, top, right, bottom) lies in the other."""
     width, height = min(a[2], b[2]) - max(a[0], b[0]), min(a[3], b[3]) - max(a[1], b[1])
     if width <= 0 or height <= 0:
         return 0.0
-    both = width * height
-    return both / ((a[2] - a[0]) * (a[3] - a[1]) + (b[2] - b[0]) * (b[3] - b[1]) - both)
+    return width * height / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
 
 
 def _finer_look(image: Tensor, see: See, colour: Sequence[float]) -> Iterator[list[_Spot]]:
@@ -310,28 +343,21 @@ def _finer_look(image: Tensor, see: See, colour: Sequence[float]) -> Iterator[li
         top = round(strip * (high - tall) / max(1, strips - 1)) if strips > 1 else 0
         pixels = padded(small[top : top + tall], 0, 0, (tall, padded_wide), colour)
         window = Window(0, top * down, padded_wide * across, tall * down)
-        yield _spots(_shares(see(pixels[None])[0]), window, (height, width))
+        yield _spots(_shares(see(pixels[None])[0]), window)
 
 
-def _second_looks(
+def _glances(
     images: Sequence[Tensor], places: list[tuple[int, _Spot]], see: See, colour: Sequence[float]
-) -> Iterator[tuple[int, list[_Spot]]]:
-    """Of each place the faces that are there for certain."""
+) -> Iterator[tuple[int, Window, list[_Spot]]]:
+    """Of each place (the image's number, a spot) the window in which it was looked at, and what was there."""
     at_once = _PIXELS_AT_ONCE // _GLANCE**2
-    for kind in sorted({str(images[number].dtype) for number, _ in places}):
-        chosen = [(number, spot) for number, spot in places if str(images[number].dtype) == kind]
+    for kind in {images[number].dtype for number, _ in places}:
+        chosen = [(number, spot.window) for number, spot in places if images[number].dtype == kind]
         for start in range(0, len(chosen), at_once):
             batch = chosen[start : start + at_once]
-            windows = []
-            for number, spot in batch:
-                window = framing(spot.face(0, images[number].shape))
-                windows.append(window if abs(window.angle) > 10 else replace(window, angle=0.0))
-            pixels = torch.stack(
-                [cut(images[number], window, _GLANCE, colour) for (number, _), window in zip(batch, windows, strict=True)]
-            )
-            for (number, _), window, logits in zip(batch, windows, see(pixels), strict=True):
-                spots = _spots(_shares(logits), window, tuple(images[number].shape[:2]))
-                yield number, [spot for spot in spots if spot.certain]
+            pixels = torch.stack([cut(images[number], window, _GLANCE, colour) for number, window in batch])
+            for (number, window), logits in zip(batch, see(pixels), strict=True):
+                yield number, window, _spots(_shares(logits), window)
 
 
 # ---------------------------------------------------------------------------------------------- pieces of pictures
