@@ -229,18 +229,33 @@ def _spots(shares: np.ndarray, window: Window) -> list[_Spot]:
         rows, columns = inside.nonzero()
         if len(rows) < _FEWEST_CELLS or np.partition(_peaks(here), 1)[1] < _MAYBE_PART:
             continue
-        noses, count = ndimage.label(here[_NOSE] > _MAYBE, around)
-        owners = np.zeros(len(rows), dtype=int)
-        if count > 1:
-            centres = np.array(ndimage.center_of_mass(here[_NOSE], noses, range(1, count + 1)))
-            owners = ((rows[:, None] - centres[:, 0]) ** 2 + (columns[:, None] - centres[:, 1]) ** 2).argmin(1)
-        for owner in range(max(1, count)):
+        noses = _noses(here[_NOSE])
+        owners = ((rows[:, None] - noses[:, 0]) ** 2 + (columns[:, None] - noses[:, 1]) ** 2).argmin(1)
+        for owner in range(len(noses)):
             mine = owners == owner
             if mine.sum() < _FEWEST_CELLS:
                 continue
             y, x = rows[mine], columns[mine]
             spots.append(_spot(here[:, y, x], y + where[0].start, x + where[1].start, shares.shape[1:], window))
     return spots
+
+
+def _noses(share: np.ndarray) -> np.ndarray:
+    """Where the noses are in connected cells of face, (row, column) [n, 2]; one, anywhere, if none is seen."""
+    import numpy as np
+    from scipy import ndimage
+
+    blobs, count = ndimage.label(share > _MAYBE, np.ones((3, 3), dtype=bool))
+    if count < 2:
+        return np.zeros((1, 2))
+    areas = np.bincount(blobs.flatten())[1:]
+    centres = np.array(ndimage.center_of_mass(share, blobs, range(1, count + 1)))
+    kept: list[int] = []
+    for blob in np.argsort(-areas):
+        # Two noses are at least a face apart, which is several noses wide: what is nearer is a piece of the larger one.
+        if all(math.dist(centres[blob], centres[other]) > 2.2 * math.sqrt(areas[other]) for other in kept):
+            kept.append(int(blob))
+    return centres[kept]
 
 
 def _peaks(shares: np.ndarray) -> np.ndarray:
