@@ -92,7 +92,7 @@ class _Canvas:
         self.pasted: list[tuple] = []
 
     def paste(self, index, image, mask, tall, angle, square, rng) -> None:
-        """Put a portrait where it covers no face and its own face is wholly in the picture; nowhere if there is none."""
+        """Put a portrait where it covers no face and its own face is wholly in the picture; nowhere if nowhere is."""
         rows = np.isin(mask, _FACE).any(1).nonzero()[0]
         side = round(mask.shape[0] * tall / (rows[-1] - rows[0] + 1))
         image, mask, alpha = turned(image, mask, side, angle, square)
@@ -107,7 +107,10 @@ class _Canvas:
             left, top = (int(rng.integers(low, high + 1)) for low, high in room)
             y, x = slice(max(0, top), max(0, top + high)), slice(max(0, left), max(0, left + wide))
             there = self.labels[y, x]
-            cut = slice(y.start - top, y.start - top + there.shape[0]), slice(x.start - left, x.start - left + there.shape[1])
+            cut = (
+                slice(y.start - top, y.start - top + there.shape[0]),
+                slice(x.start - left, x.start - left + there.shape[1]),
+            )
             covered = alpha[cut] > 0
             # Nobody's face is covered, and nobody stands so close that two faces touch.
             if not (np.isin(there, _FACE) & covered).any() and not (self.owner[y, x][face[cut]] >= 0).any():
@@ -133,7 +136,7 @@ class _Canvas:
 
 
 def turned(image: np.ndarray, mask: np.ndarray, side: int, angle: float, square: bool):
-    """A portrait of this side, turned clockwise: pixels, labels, and what is to be pasted (0..255, soft at its edge)."""
+    """A portrait of this side, turned clockwise: pixels, labels, and what is pasted of it (0..255, soft at its edge)."""
     picture = Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS)
     labels = Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST)
     whole = Image.new("L", (side, side), 255)

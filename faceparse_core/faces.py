@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.labels import GROUPS, NUM_LABELS, region_ids
+from faceparse_core.windows import Window, cut, padded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ _PIXELS_AT_ONCE = 1200 * 1024  # what goes through the network at a time
 _OVERLAP = 96  # of the strips in which it sees the second look
 
 # The side of a face's window over the face's height, and the tilt up to which it is not turned with the face.
-_FRAME, _UPRIGHT = 2.0, 15.0
+_FRAME, _UPRIGHT = 2.0, 5.0
 # The size of the window of a second look.
 _GLANCE = 256
 # Where a place is worth it: at least two of three parts this probable somewhere in at least so many cells of face.
@@ -62,24 +62,6 @@ class Face:
     height: int
     angle: float = 0.0
     score: float = 1.0
-
-
-@dataclass(frozen=True)
-class Window:
-    """The rectangle of an image that the network saw, in the image's pixels. It may reach beyond the image.
-
-    ``angle``: by how many degrees it is turned about its centre, clockwise; ``x, y, width, height`` are those before.
-    """
-
-    x: float
-    y: float
-    width: float
-    height: float
-    angle: float = 0.0
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        return self.x + self.width / 2, self.y + self.height / 2
 
 
 # ---------------------------------------------------------------------------------------------- in a label map
@@ -116,30 +98,38 @@ See = Callable[[Tensor], Tensor]
 float32 [B, 19, H/4, W/4]."""
 
 
-def search(
-    images: Sequence[Tensor], see: See, looks: Sequence[tuple[Tensor, Window]], colour: Sequence[float]
-) -> list[list[Face]]:
-    """The faces of pictures, each list from the largest to the smallest.
+@dataclass(frozen=True)
+class Look:
+    """What the network made of an image: logits, float32 [19, h, w], and the window they lie in."""
 
-    ``images``: uint8 or float [H, W, 3], as ``images.load`` gives them. ``looks``: of each what ``see`` made of the
-    whole of it, logits [19, h, w] and the window. ``colour``: what lies around a picture, three in 0..1.
+    logits: Tensor
+    window: Window
+
+
+def search(
+    images: Sequence[Tensor], see: See, looks: Sequence[Look], colour: Sequence[float]
+) -> list[tuple[list[Face], Look]]:
+    """The faces of pictures, of each from the largest to the smallest, and the look that shows the whole of it best.
+
+    ``images``: uint8 or float [H, W, 3], as ``images.load`` gives them. ``looks``: of each the first one, at the whole
+    of it. ``colour``: what lies around a picture, three in 0..1.
 
     A picture that one face fills costs nothing more. In all others smaller faces are searched, and each place where
     one may be is looked at once more; these looks of all pictures go through the network together.
     """
     found: list[list[_Spot]] = []
     places: list[tuple[int, _Spot]] = []
-    for number, (image, (logits, window)) in enumerate(zip(images, looks, strict=True)):
-        size = tuple(image.shape[:2])
-        spots = _spots(_shares(logits), window)
+    finer: list[Look | None] = []
+    for number, (image, look) in enumerate(zip(images, looks, strict=True)):
+        spots = _spots(_shares(look.logits), look.window)
         close = [spot for spot in spots if spot.certain]
-        if len(close) == 1 and fills(close[0].face(0, size), size):
-            found.append(close)
-            continue
-        found.append([])
-        for finer in _finer_look(image, see, colour):
-            spots += finer
-        places += [(number, spot) for spot in _distinct(spots)[:_MOST_PLACES]]
+        alone = len(close) == 1 and fills(close[0].face(0, image.shape), image.shape)
+        found.append(close if alone else [])
+        finer.append(None if alone else _finer_look(image, see, colour))
+        if finer[-1]:
+            spots += _spots(_shares(finer[-1].logits), finer[-1].window)
+        if not alone:
+            places += [(number, spot) for spot in _distinct(spots)[:_MOST_PLACES]]
 
     for last in (False, True):
         again = []
@@ -155,8 +145,17 @@ def search(
             for number, others in enumerate(found)
             for spot in _distinct([spot for where, spot in again if where == number], others)
         ]
-    return [_ordered([spot.face(0, image.shape[:2]) for spot in _distinct(spots)])
-            for image, spots in zip(images, found, strict=True)]  # fmt: skip
+    results = []
+    for image, spots, first, second in zip(images, found, looks, finer, strict=True):
+        faces = _ordered([spot.face(0, image.shape) for spot in _distinct(spots)])
+        results.append((faces, second if second and _fits(faces, second) else first))
+    return results
+
+
+def _fits(faces: Sequence[Face], look: Look) -> bool:
+    """Whether the largest face, too, is seen well in a finer look."""
+    scale = 4 * look.logits.shape[1] / look.window.height
+    return bool(faces) and max(face.height for face in faces) * scale < 480
 
 
 def fills(face: Face, size: tuple[int, int]) -> bool:
@@ -341,24 +340,30 @@ def _shared(a: Sequence[float], b: Sequence[float]) -> float:
     return width * height / min((a[2] - a[0]) * (a[3] - a[1]), (b[2] - b[0]) * (b[3] - b[1]))
 
 
-def _finer_look(image: Tensor, see: See, colour: Sequence[float]) -> Iterator[list[_Spot]]:
-    """Places in the picture at the scale where its smallest faces are seen, in strips that overlap."""
+def _finer_look(image: Tensor, see: See, colour: Sequence[float]) -> Look | None:
+    """The picture at the scale where its smallest faces are seen; None if that is hardly more than the first look."""
     height, width = image.shape[:2]
     scale = min(1.0, math.sqrt(_SECOND_PIXELS / (height * width)))
     if scale < 1.3 * math.sqrt(_FIRST_PIXELS / (height * width)):
-        return
+        return None
     high, wide = max(1, round(height * scale)), max(1, round(width * scale))
-    down, across = height / high, width / wide
     small = pictures.resize(image, (high, wide))
-    padded_wide = 32 * math.ceil(wide / 32)
-    most = max(512, 32 * (_PIXELS_AT_ONCE // padded_wide // 32))
+    # Strips that overlap; of each overlap one half is from the upper and one from the lower.
+    across = 32 * math.ceil(wide / 32)
+    most = max(512, 32 * (_PIXELS_AT_ONCE // across // 32))
     strips = max(1, math.ceil((high - _OVERLAP) / (most - _OVERLAP)))
     tall = 32 * math.ceil((high + _OVERLAP * (strips - 1)) / strips / 32)
+    step = 32 * math.ceil((high - tall) / max(1, strips - 1) / 32)
+    parts, top = [], 0
     for strip in range(strips):
-        top = round(strip * (high - tall) / max(1, strips - 1)) if strips > 1 else 0
-        pixels = padded(small[top : top + tall], 0, 0, (tall, padded_wide), colour)
-        window = Window(0, top * down, padded_wide * across, tall * down)
-        yield _spots(_shares(see(pixels[None])[0]), window)
+        pixels = padded(small[strip * step : strip * step + tall], 0, 0, (tall, across), colour)
+        logits = see(pixels[None])[0]
+        bottom = logits.shape[1] if strip == strips - 1 else (step + tall) // 2 // 4
+        parts.append(logits[:, top:bottom])
+        top = bottom - step // 4
+    logits = torch.cat(parts, dim=1)
+    window = Window(0, 0, across * width / wide, logits.shape[1] * 4 * height / high)
+    return Look(logits, window)
 
 
 def _glances(
@@ -373,46 +378,3 @@ def _glances(
             pixels = torch.stack([cut(images[number], window, _GLANCE, colour) for number, window in batch])
             for (number, window), logits in zip(batch, see(pixels), strict=True):
                 yield number, window, _spots(_shares(logits), window)
-
-
-# ---------------------------------------------------------------------------------------------- pieces of pictures
-
-
-def padded(image: Tensor, left: int, top: int, size: tuple[int, int], colour: Sequence[float]) -> Tensor:
-    """The image [H, W, 3] with its corner at ``left, top`` (they may be negative) of a field of ``size``, of one
-    ``colour``, three in 0..1, where the image is not."""
-    height, width = image.shape[:2]
-    if (left, top) == (0, 0) and (height, width) == size:
-        return image
-    scale = 255 if image.dtype == torch.uint8 else 1
-    field = torch.tensor(colour, device=image.device).mul(scale).to(image.dtype).repeat(*size, 1)
-    y, x = slice(max(0, top), min(size[0], top + height)), slice(max(0, left), min(size[1], left + width))
-    if y.start < y.stop and x.start < x.stop:
-        field[y, x] = image[y.start - top : y.stop - top, x.start - left : x.stop - left]
-    return field
-
-
-def cut(image: Tensor, window: Window, size: int, colour: Sequence[float]) -> Tensor:
-    """What lies in a square ``window`` of the image, [H, W, 3], upright and brought to ``size`` pixels a side.
-
-    The dtype stays. Beyond the image there is the ``colour``, three in 0..1.
-    """
-    x, y = window.centre
-    # A turned window lies within a square that is larger by a half at most.
-    reach = window.width if not window.angle else window.width * (
-        abs(math.sin(math.radians(window.angle))) + abs(math.cos(math.radians(window.angle))))  # fmt: skip
-    left, top = math.floor(x - reach / 2), math.floor(y - reach / 2)
-    side = max(1, round(reach))
-    piece = padded(image[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)],
-                   max(0, -left), max(0, -top), (side, side), colour)  # fmt: skip
-    if not window.angle:
-        return pictures.resize(piece, (size, size))
-    scaled = round(size * side / window.width)
-    piece = pictures.resize(piece, (scaled, scaled)).permute(2, 0, 1)[None].float()
-    sine, cosine = math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))
-    share = window.width / side
-    shift = 2 * (x - left) / side - 1, 2 * (y - top) / side - 1
-    theta = torch.tensor([[[cosine * share, -sine * share, shift[0]], [sine * share, cosine * share, shift[1]]]])
-    grid = F.affine_grid(theta.to(piece), (1, 3, size, size), align_corners=False)
-    upright = F.grid_sample(piece, grid, padding_mode="border", align_corners=False)[0].permute(1, 2, 0)
-    return upright.round_().to(image.dtype) if image.dtype == torch.uint8 else upright
