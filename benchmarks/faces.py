@@ -136,7 +136,7 @@ class _Canvas:
 
 
 def turned(image: np.ndarray, mask: np.ndarray, side: int, angle: float, square: bool):
-    """A portrait of this side, turned clockwise: pixels, labels, and what is pasted of it (0..255, soft at its edge)."""
+    """A portrait of this side, turned clockwise: pixels, labels, and how much of it is pasted (0..255)."""
     picture = Image.fromarray(image).resize((side, side), Image.Resampling.LANCZOS)
     labels = Image.fromarray(mask).resize((side, side), Image.Resampling.NEAREST)
     whole = Image.new("L", (side, side), 255)
