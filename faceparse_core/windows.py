@@ -12,24 +12,7 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.labels import NUM_LABELS, region_ids
-
-
-@dataclass(frozen=True)
-class Window:
-    """The rectangle of an image that the network saw, in the image's pixels. It may reach beyond the image.
-
-    ``angle``: by how many degrees it is turned about its centre, clockwise; ``x, y, width, height`` are those before.
-    """
-
-    x: float
-    y: float
-    width: float
-    height: float
-    angle: float = 0.0
-
-    @property
-    def centre(self) -> tuple[float, float]:
-        return self.x + self.width / 2, self.y + self.height / 2
+from faceparse_core.rendering import Window
 
 
 def padded(image: Tensor, left: int, top: int, size: tuple[int, int], colour: Sequence[float]) -> Tensor:
@@ -82,52 +65,73 @@ _NEARNESS = 6.0
 _REACH = {"hair + hat + earring": 3.0, "neck + necklace": 2.0, "clothing": 9.0}
 
 
-def compose(
-    whole: Tensor, window: Window, size: tuple[int, int], details: Sequence[tuple[Tensor, Window]]
-) -> tuple[list[tuple[Tensor, Window]], list[Tensor]]:
-    """One picture of what was seen of an image and, more exactly, of each of its faces.
+@dataclass(frozen=True)
+class Look:
+    """What the network made of a window: logits, float32 [19, h, w]."""
 
-    ``whole``: logits, float32 [19, h, w], and the ``window`` they lie in, which holds the image of ``size`` (height,
-    width); ``details``: the same of each face, of square windows twice as high as the face that may be turned.
+    logits: Tensor
+    window: Window
 
-    Returns layers of logits with their upright windows, to be painted over each other in order: first the whole image,
-    then the surroundings of each face, those of the largest first. Where windows meet, the one whose middle is nearer
-    counts more, and towards its border each gives way to the whole, so that a layer ends in what lies under it. In
-    the whole only what hangs together with a face is left; the rest is background. And of each layer whose its cells
-    are: the number of the face, uint8 [h, w].
+
+@dataclass(frozen=True)
+class Scene:
+    """An image put together from several looks: upright ones, to be painted over each other in order on background,
+    and whose each cell of ``window`` is: the number of the face, uint8 [h, w]."""
+
+    looks: tuple[Look, ...]
+    owner: Tensor
+    window: Window
+
+
+def compose(whole: Look, size: tuple[int, int], details: Sequence[Look]) -> Scene:
+    """One picture of what was seen of an image of ``size`` (height, width) and, more exactly, of each of its faces.
+
+    ``whole``: a window that holds the image; ``details``: of each face a square window, twice as high as the face,
+    that may be turned.
+
+    In the whole only what hangs together with a face is left; the rest is background. Over it lie the surroundings of
+    each face, those of the largest first. Where windows meet, the one whose middle is nearer counts more, and towards
+    its border each gives way to the whole, so that it ends in what lies under it.
     """
-    centres = _cells(whole.shape[1:], window).to(whole.device)
-    base, base_owner = _attached(whole, centres, [detail for _, detail in details])
-    layers, owners = [(base, window)], [base_owner]
-    for number in sorted(range(len(details)), key=lambda n: -details[n][1].width):
-        seen, detail = details[number]
-        left, top, right, bottom = _inside(detail, size)
-        if left >= right or top >= bottom:
+    whole, kept, owner = _attached(whole, [detail.window for detail in details])
+    looks = [_cropped(whole, kept, size)] if kept.any() else []
+    for detail in sorted(details, key=lambda detail: -detail.window.width):
+        place = _reached(detail.window, size)
+        if place.width <= 0 or place.height <= 0:
             continue
-        place = Window(left, top, right - left, bottom - top)
-        cell = detail.width / seen.shape[2]
-        cells = math.ceil(place.height / cell), math.ceil(place.width / cell)
-        centres = _cells(cells, place).to(whole.device)
-        mixed = _sampled(base, window, centres)
-        total, share, rest = torch.zeros_like(mixed), torch.zeros_like(mixed[0]), torch.ones_like(mixed[0])
-        nearest, owner = torch.full_like(share, torch.inf), torch.zeros(cells, dtype=torch.uint8, device=share.device)
-        for other, (logits, around) in enumerate(details):
-            across, down = _within(around, centres)
-            edge = torch.maximum(across.abs(), down.abs())
-            if edge.min() >= 1:
-                continue
-            inside = ((1 - edge) / (1 - _SURE)).clamp(0, 1)
-            away = across.square() + down.square()
-            weight = inside * torch.exp(-_NEARNESS * away)
-            total += weight * _sampled(logits, around, centres)
-            share += weight
-            rest *= 1 - inside
-            owner[away < nearest] = other
-            nearest = torch.minimum(nearest, away)
-        mixed = torch.where(share > 0, torch.lerp(total / share.clamp_min(1e-12), mixed, rest), mixed)
-        layers.append((mixed, place))
-        owners.append(owner)
-    return layers, owners
+        cell = detail.window.width / detail.logits.shape[2]
+        cells = _cells((math.ceil(place.height / cell), math.ceil(place.width / cell)), place)
+        looks.append(Look(_mixed(whole, details, cells.to(whole.logits.device)), place))
+    return Scene(tuple(looks), owner, whole.window)
+
+
+def _cropped(look: Look, kept: Tensor, size: tuple[int, int]) -> Look:
+    """The part of a look that is ``kept``, bool [h, w], on whole pixels of the image."""
+    cells_down, cells_across = kept.shape
+    down, across = look.window.height / cells_down, look.window.width / cells_across
+    rows, columns = kept.any(1).nonzero().flatten(), kept.any(0).nonzero().flatten()
+    top, bottom = look.window.y + (rows[0].item() - 1) * down, look.window.y + (rows[-1].item() + 2) * down
+    left, right = look.window.x + (columns[0].item() - 1) * across, look.window.x + (columns[-1].item() + 2) * across
+    place = _reached(Window(left, top, right - left, bottom - top), size)
+    cells = _cells((math.ceil(place.height / down), math.ceil(place.width / across)), place)
+    return Look(_sampled(look, cells.to(look.logits.device)), place)
+
+
+def _mixed(base: Look, details: Sequence[Look], cells: Tensor) -> Tensor:
+    """Logits [19, h, w] at ``cells``, x and y [2, h, w]: of the details, and where they end of the base."""
+    under = _sampled(base, cells)
+    total, share, rest = torch.zeros_like(under), torch.zeros_like(under[0]), torch.ones_like(under[0])
+    for detail in details:
+        across, down = _within(detail.window, cells)
+        edge = torch.maximum(across.abs(), down.abs())
+        if edge.min() >= 1:
+            continue
+        inside = ((1 - edge) / (1 - _SURE)).clamp(0, 1)
+        weight = inside * torch.exp(-_NEARNESS * (across.square() + down.square()))
+        total += weight * _sampled(detail, cells)
+        share += weight
+        rest *= 1 - inside
+    return torch.where(share > 0, torch.lerp(total / share.clamp_min(1e-12), under, rest), under)
 
 
 def _cells(cells: Sequence[int], window: Window) -> Tensor:
@@ -144,52 +148,69 @@ def _within(window: Window, points: Tensor) -> tuple[Tensor, Tensor]:
     return (cosine * x + sine * y) / (window.width / 2), (cosine * y - sine * x) / (window.height / 2)
 
 
-def _sampled(logits: Tensor, window: Window, points: Tensor) -> Tensor:
-    """Logits [19, h, w] of a window at points [2, H, W] of the image: [19, H, W]."""
-    grid = torch.stack(_within(window, points), dim=-1)[None]
-    return F.grid_sample(logits[None], grid, padding_mode="border", align_corners=False)[0]
+def _sampled(look: Look, points: Tensor) -> Tensor:
+    """Logits at points, x and y [2, H, W], of the image: [19, H, W]."""
+    grid = torch.stack(_within(look.window, points), dim=-1)[None]
+    return F.grid_sample(look.logits[None], grid, padding_mode="border", align_corners=False)[0]
 
 
-def _inside(window: Window, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Left, top, right and bottom of the pixels of an image that a turned window reaches."""
+def _reached(window: Window, size: tuple[int, int]) -> Window:
+    """The upright window of the pixels of an image that a window, which may be turned, reaches."""
     sine, cosine = abs(math.sin(math.radians(window.angle))), abs(math.cos(math.radians(window.angle)))
     x, y = window.centre
-    wide, high = (window.width * (sine + cosine) / 2 for _ in range(2))
-    return (max(0, math.floor(x - wide)), max(0, math.floor(y - high)),
-            min(size[1], math.ceil(x + wide)), min(size[0], math.ceil(y + high)))  # fmt: skip
+    wide, high = cosine * window.width + sine * window.height, sine * window.width + cosine * window.height
+    left, top = max(0, math.floor(x - wide / 2)), max(0, math.floor(y - high / 2))
+    right, bottom = min(size[1], math.ceil(x + wide / 2)), min(size[0], math.ceil(y + high / 2))
+    return Window(left, top, right - left, bottom - top)
 
 
-def _attached(whole: Tensor, centres: Tensor, details: Sequence[Window]) -> tuple[Tensor, Tensor]:
-    """The logits of a whole image with nothing but background where nothing hangs together with a face, and whose
-    each cell is, uint8 [h, w]."""
+def _attached(whole: Look, faces: Sequence[Window]) -> tuple[Look, Tensor, Tensor]:
+    """The whole with nothing but background where nothing hangs together with a face; where something does, bool
+    [h, w]; and whose each cell is, uint8 [h, w]."""
     import numpy as np
     from scipy import ndimage
 
-    if not details:
-        return _nothing(whole.device), torch.zeros(1, 1, dtype=torch.uint8)
-    # Of each face: how far away every cell is, in heights of the face.
-    away = torch.stack([
-        (points[0].square() + points[1].square()).sqrt() for points in (_within(detail, centres) for detail in details)
-    ])  # fmt: skip
-    nearest, owner = away.min(0)
-    labels = whole.argmax(0)
-    reach = torch.full((NUM_LABELS,), 1.2, device=whole.device)  # parts of the face
+    device = whole.logits.device
+    nothing = background(device)
+    if not faces:
+        return Look(nothing, whole.window), torch.zeros(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.uint8)
+    away, owner = _distances(faces, _cells(whole.logits.shape[1:], whole.window).to(device)).min(0)
+    labels = whole.logits.argmax(0)
+    reach = torch.full((NUM_LABELS,), 1.2, device=device)  # parts of the face
     for region, most in _REACH.items():
         reach[list(region_ids(region))] = most
-    person = ((labels > 0) & (nearest <= reach[labels])).cpu().numpy()
+    person = ((labels > 0) & (away <= reach[labels])).cpu().numpy()
     pieces, count = ndimage.label(person, np.ones((3, 3), dtype=bool))
-    faces = (nearest < 0.5).cpu().numpy()
-    attached = np.zeros(count + 1, dtype=bool)
-    attached[np.unique(pieces[faces])] = True
-    attached[0] = False
+    near, owner = (away < 0.5).cpu().numpy(), owner.cpu().numpy()
+    # The faces that each piece holds, as a table.
+    holds = np.zeros((count + 1, len(faces)), dtype=bool)
+    holds[pieces[near], owner[near]] = True
+    holds[0] = False
+    keep = holds.any(1)[pieces]
+    # A piece with one face is of that person, however near the next is; what is nobody's goes with what is next to it.
+    alone = (holds.sum(1) == 1)[pieces]
+    owner[alone] = holds.argmax(1)[pieces[alone]]
+    if keep.any():
+        owner = owner[tuple(ndimage.distance_transform_edt(~keep, return_distances=False, return_indices=True))]
     # With a rim, in which the background stays as uncertain as it was seen.
-    keep = attached[pieces]
-    keep = torch.from_numpy(keep | (ndimage.binary_dilation(keep, iterations=3) & ~person)).to(whole.device)
-    return torch.where(keep, whole, _nothing(whole.device)), owner.to(torch.uint8)
+    keep |= ndimage.binary_dilation(keep, iterations=3) & ~person
+    kept = torch.from_numpy(keep)
+    logits = torch.where(kept.to(device), whole.logits, nothing)
+    return Look(logits, whole.window), kept, torch.from_numpy(owner.astype(np.uint8))
 
 
-def _nothing(device: torch.device) -> Tensor:
+def _distances(faces: Sequence[Window], points: Tensor) -> Tensor:
+    """How far points, x and y [2, h, w], are from each of the faces, in heights of the face: [faces, h, w]."""
+    return torch.stack([torch.stack(_within(window, points)).norm(dim=0) for window in faces])
+
+
+def nearest(faces: Sequence[Window], window: Window) -> Tensor:
+    """Of each cell of an upright window the number of the nearest face, uint8 [128, 128]."""
+    return _distances(faces, _cells((128, 128), window)).argmin(0).to(torch.uint8)
+
+
+def background(device: torch.device) -> Tensor:
     """Logits [19, 1, 1] of what is background for certain."""
-    logits = torch.full((NUM_LABELS, 1, 1), -10.0, device=device)
-    logits[0] = 10
+    logits = torch.full((NUM_LABELS, 1, 1), -20.0, device=device)  # finite: infinities cannot be interpolated
+    logits[0] = 0
     return logits
