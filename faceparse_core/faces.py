@@ -7,19 +7,16 @@ place gets a second look, framed by what the first one saw; what still has all i
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.labels import GROUPS, NUM_LABELS, region_ids
-from faceparse_core.windows import Look, Window, cut, padded
-
-if TYPE_CHECKING:
-    import numpy as np
+from faceparse_core.windows import Look, Window, connected, cut, padded
 
 # Skin alone is no face: a cup of coffee can look like skin. Its parts must be there, each at least this share of it.
 _PARTS = [list(region_ids(part)) for part in ("nose", "eyes + eyeglasses", "lips + mouth")]
@@ -45,6 +42,10 @@ _MAYBE, _MAYBE_PART, _FEWEST_CELLS = 0.3, 0.15, 4
 _MOST_PLACES = 48
 # Each part is somewhere this probable: perhaps a face if it were framed better; a face.
 _LIKELY_PART, _CERTAIN_PART = 0.2, 0.5
+
+
+ORDERS = ("size", "left to right", "score")
+"""How the faces of an image may be numbered: the largest first, as they stand, or the surest first."""
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,7 @@ def find_faces(labels: Tensor) -> list[Face]:
     spots = [spot for spot in _distinct(_spots(_one_hot(few), window)) if spot.likely]
     if len(spots) < 2:
         return [Face(0, *box, round(spots[0].angle, 1) if spots else 0.0)]
-    return _ordered([spot.face(0, labels.shape) for spot in spots])
+    return arranged([spot.face(0, labels.shape) for spot in spots], "size", 0)
 
 
 def _one_hot(labels: Tensor) -> np.ndarray:
@@ -114,10 +115,17 @@ See = Callable[[Tensor], Tensor]
 float32 [B, 19, H/4, W/4]."""
 
 
-def search(
-    images: Sequence[Tensor], see: See, looks: Sequence[Look], colour: Sequence[float]
-) -> list[tuple[list[Face], Look]]:
-    """The faces of pictures, of each from the largest to the smallest, and the look that shows the whole of it best.
+@dataclass(frozen=True)
+class Found:
+    """The ``faces`` of an image and the ``look`` that shows the whole of it best. ``portrait``: one face fills it."""
+
+    faces: list[Face]
+    look: Look
+    portrait: bool = False
+
+
+def search(images: Sequence[Tensor], see: See, looks: Sequence[Look], colour: Sequence[float]) -> list[Found]:
+    """The faces of pictures, of each from the largest to the smallest.
 
     ``images``: uint8 or float [H, W, 3], as ``images.load`` gives them. ``looks``: of each the first one, at the whole
     of it. ``colour``: what lies around a picture, three in 0..1.
@@ -128,11 +136,14 @@ def search(
     found: list[list[_Spot]] = []
     places: list[tuple[int, _Spot]] = []
     finer: list[Look | None] = []
+    portraits: set[int] = set()
     for number, (image, look) in enumerate(zip(images, looks, strict=True)):
         spots = _spots(_shares(look.logits), look.window)
         close = [spot for spot in spots if spot.certain]
         alone = len(close) == 1 and fills(close[0].face(0, image.shape), image.shape)
         found.append(close if alone else [])
+        if alone:
+            portraits.add(number)
         finer.append(None if alone else _finer_look(image, see, colour))
         if finer[-1]:
             spots += _spots(_shares(finer[-1].logits), finer[-1].window)
@@ -154,10 +165,82 @@ def search(
             for spot in _distinct([spot for where, spot in again if where == number], others)
         ]
     results = []
-    for image, spots, first, second in zip(images, found, looks, finer, strict=True):
-        faces = _ordered([spot.face(0, image.shape) for spot in _distinct(spots)])
-        results.append((faces, second if second and _fits(faces, second) else first))
+    for number, (image, spots, first, second) in enumerate(zip(images, found, looks, finer, strict=True)):
+        faces = arranged([spot.face(0, image.shape) for spot in _distinct(spots)], "size", 0)
+        best = second if second and _fits(faces, second) else first
+        results.append(Found(faces, best, number in portraits))
     return results
+
+
+def settle(
+    images: Sequence[Tensor], boxes: Sequence[Sequence[Face]], see: See, looks: Sequence[Look], colour: Sequence[float]
+) -> list[Found]:
+    """As ``search``, of faces whose boxes are known: each is looked at, for its tilt and its exact box. Those that are
+    not recognised stay as they are given."""
+    places = [(number, _Spot.of(face)) for number, faces in enumerate(boxes) for face in faces]
+    settled = [list(faces) for faces in boxes]
+    for (number, place), (_, _, spots) in zip(places, _glances(images, places, see, colour), strict=True):
+        spots = [spot for spot in spots if spot.certain and _shared(spot.box, place.box) > 0.5]
+        if spots:
+            best = min(spots, key=lambda spot: math.dist(spot.window.centre, place.window.centre))
+            given = place.origin
+            settled[number][given.index] = replace(best.face(given.index, images[number].shape), score=given.score)
+    results = []
+    for image, faces, look in zip(images, settled, looks, strict=True):
+        seen = 4 * look.logits.shape[1] / look.window.height
+        small = bool(faces) and min(face.height for face in faces) * seen < 64
+        finer = _finer_look(image, see, colour) if small else None
+        results.append(Found(faces, finer if finer and _fits(faces, finer) else look))
+    return results
+
+
+def arranged(faces: Sequence[Face], order: str, smallest: float) -> list[Face]:
+    """The faces that are at least ``smallest`` pixels high, in an ``order`` (see ``ORDERS``), numbered anew."""
+    keys = {
+        "size": lambda face: -face.width * face.height,
+        "left to right": lambda face: face.x + face.width / 2,
+        "score": lambda face: -face.score,
+        "given": lambda face: face.index,
+    }
+    chosen = sorted((face for face in faces if face.height >= smallest), key=keys[order])
+    return [replace(face, index=index) for index, face in enumerate(chosen)]
+
+
+def from_boxes(boxes: object, sizes: Sequence[tuple[int, int]]) -> list[list[Face]]:
+    """The faces that somebody gives as boxes, of each image of ``sizes`` (height, width) a list.
+
+    A box is ``(x, y, width, height)`` in pixels, a ``Face``, or a mapping with ``x, y, width, height`` and perhaps
+    ``score`` and ``angle``. For a single image a list of boxes will do. Raises ``ValueError`` for anything else and for
+    boxes that lie outside of their image.
+    """
+    if not isinstance(boxes, (list, tuple)):
+        raise ValueError(f"faces must be 'auto', 'image' or, of each image, a list of boxes, not {boxes!r}")
+    if len(sizes) == 1 and not (len(boxes) == 1 and isinstance(boxes[0], list)):
+        boxes = [boxes]
+    if len(boxes) != len(sizes):
+        raise ValueError(f"there are {len(sizes)} images, but lists of boxes for {len(boxes)}: give one for each")
+    return [
+        [_from_box(box, index, size) for index, box in enumerate(of_image)]
+        for of_image, size in zip(boxes, sizes, strict=True)
+    ]
+
+
+def _from_box(box: object, index: int, size: tuple[int, int]) -> Face:
+    names = ("x", "y", "width", "height")
+    wrong = f"a face's box is (x, y, width, height) in pixels or a mapping with these, not {box!r}"
+    try:
+        given = vars(box) if isinstance(box, Face) else dict(box) if isinstance(box, Mapping) else dict(
+            zip(names, box, strict=True))  # fmt: skip
+        x, y, width, height = (float(given[name]) for name in names)
+        angle, score = float(given.get("angle", 0.0)), float(given.get("score", 1.0))
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(wrong) from error
+    if not all(map(math.isfinite, (x, y, width, height, angle, score))) or width < 1 or height < 1:
+        raise ValueError(wrong)
+    left, top, right, bottom = round(x), round(y), round(x + width), round(y + height)
+    if left >= size[1] or top >= size[0] or right <= 0 or bottom <= 0:
+        raise ValueError(f"the face's box {box!r} lies outside of its image, which has {size[1]}x{size[0]} pixels")
+    return Face(index, left, top, right - left, bottom - top, angle, score)
 
 
 def _fits(faces: Sequence[Face], look: Look) -> bool:
@@ -190,11 +273,6 @@ def _framing(box: Sequence[float], angle: float) -> Window:
     return Window(x - side / 2, y - side / 2, side, side, angle if abs(angle) > _UPRIGHT else 0.0)
 
 
-def _ordered(faces: list[Face]) -> list[Face]:
-    faces = sorted(faces, key=lambda face: -face.width * face.height)
-    return [replace(face, index=index) for index, face in enumerate(faces)]
-
-
 @dataclass(frozen=True)
 class _Spot:
     """A place where a face is or may be: its box (left, top, right, bottom) in the image, its tilt and score."""
@@ -204,6 +282,12 @@ class _Spot:
     score: float
     likely: bool
     certain: bool
+    origin: Face | None = None
+
+    @classmethod
+    def of(cls, face: Face) -> _Spot:
+        box = face.x, face.y, face.x + face.width, face.y + face.height
+        return cls(box, face.angle, face.score, likely=True, certain=False, origin=face)
 
     @property
     def window(self) -> Window:
@@ -224,44 +308,44 @@ def _shares(logits: Tensor) -> np.ndarray:
 
 def _spots(shares: np.ndarray, window: Window) -> list[_Spot]:
     """Places in what the network saw of a ``window``: connected cells of face, divided among the noses in them."""
-    import numpy as np
-    from scipy import ndimage
-
-    around = np.ones((3, 3), dtype=bool)
-    pieces, _ = ndimage.label(shares[_FACE] > _MAYBE, around)
+    pieces, count = connected(shares[_FACE] > _MAYBE)
+    rows, columns = pieces.nonzero()
+    piece = pieces[rows, columns]
+    order = np.argsort(piece, kind="stable")
+    rows, columns = rows[order], columns[order]
+    ends = np.cumsum(np.bincount(piece, minlength=count + 1))
     spots = []
-    for number, where in enumerate(ndimage.find_objects(pieces), start=1):
-        inside = pieces[where] == number
-        here = shares[(slice(None), *where)] * inside
-        rows, columns = inside.nonzero()
-        if len(rows) < _FEWEST_CELLS or np.partition(_peaks(here), 1)[1] < _MAYBE_PART:
+    for start, end in zip(ends[:-1], ends[1:], strict=True):
+        y, x = rows[start:end], columns[start:end]
+        values = shares[:, y, x]
+        if end - start < _FEWEST_CELLS or np.partition(_peaks(values), 1)[1] < _MAYBE_PART:
             continue
-        noses = _noses(here[_NOSE])
-        owners = ((rows[:, None] - noses[:, 0]) ** 2 + (columns[:, None] - noses[:, 1]) ** 2).argmin(1)
+        noses = _noses(values[_NOSE], y, x)
+        owners = ((y[:, None] - noses[:, 0]) ** 2 + (x[:, None] - noses[:, 1]) ** 2).argmin(1)
         for owner in range(len(noses)):
             mine = owners == owner
-            if mine.sum() < _FEWEST_CELLS:
-                continue
-            y, x = rows[mine], columns[mine]
-            spots.append(_spot(here[:, y, x], y + where[0].start, x + where[1].start, shares.shape[1:], window))
+            if mine.sum() >= _FEWEST_CELLS:
+                spots.append(_spot(values[:, mine], y[mine], x[mine], shares.shape[1:], window))
     return spots
 
 
-def _noses(share: np.ndarray) -> np.ndarray:
-    """Where the noses are in connected cells of face, (row, column) [n, 2]; one, anywhere, if none is seen."""
-    import numpy as np
-    from scipy import ndimage
-
-    blobs, count = ndimage.label(share > _MAYBE, np.ones((3, 3), dtype=bool))
-    if count < 2:
+def _noses(share: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Where the noses are in connected cells ``y, x`` of face, (row, column) [n, 2]; one, anywhere, if none is seen."""
+    there = share > _MAYBE
+    if not there.any():
         return np.zeros((1, 2))
-    areas = np.bincount(blobs.flatten())[1:]
-    centres = np.array(ndimage.center_of_mass(share, blobs, range(1, count + 1)))
+    share, y, x = share[there], y[there], x[there]
+    mask = np.zeros((y.max() - y.min() + 1, x.max() - x.min() + 1), dtype=bool)
+    mask[y - y.min(), x - x.min()] = True
+    blobs, _ = connected(mask)
+    blob = blobs[y - y.min(), x - x.min()] - 1
+    areas, weights = np.bincount(blob), np.bincount(blob, share)
+    centres = np.stack([np.bincount(blob, share * y), np.bincount(blob, share * x)], axis=1) / weights[:, None]
     kept: list[int] = []
-    for blob in np.argsort(-areas):
+    for nose in np.argsort(-areas, kind="stable"):
         # Two noses are at least a face apart, which is several noses wide: what is nearer is a piece of the larger one.
-        if all(math.dist(centres[blob], centres[other]) > 2.2 * math.sqrt(areas[other]) for other in kept):
-            kept.append(int(blob))
+        if all(math.dist(centres[nose], centres[other]) > 2.2 * math.sqrt(areas[other]) for other in kept):
+            kept.append(int(nose))
     return centres[kept]
 
 
@@ -273,8 +357,6 @@ def _peaks(shares: np.ndarray) -> np.ndarray:
 
 def _spot(values: np.ndarray, y: np.ndarray, x: np.ndarray, cells: tuple[int, int], window: Window) -> _Spot:
     """One place, from the shares [6, n] of its cells at ``y, x``."""
-    import numpy as np
-
     eyes, nose, mouth = _peaks(values)
     down, across = window.height / cells[0], window.width / cells[1]
     points = np.stack([(x + 0.5) * across, (y + 0.5) * down])
@@ -379,10 +461,10 @@ def _glances(
 ) -> Iterator[tuple[int, Window, list[_Spot]]]:
     """Of each place (the image's number, a spot) the window in which it was looked at, and what was there."""
     at_once = _PIXELS_AT_ONCE // _GLANCE**2
-    for kind in {images[number].dtype for number, _ in places}:
-        chosen = [(number, spot.window) for number, spot in places if images[number].dtype == kind]
-        for start in range(0, len(chosen), at_once):
-            batch = chosen[start : start + at_once]
-            pixels = torch.stack([cut(images[number], window, _GLANCE, colour) for number, window in batch])
-            for (number, window), logits in zip(batch, see(pixels), strict=True):
-                yield number, window, _spots(_shares(logits), window)
+    for start in range(0, len(places), at_once):
+        batch = [(number, spot.window) for number, spot in places[start : start + at_once]]
+        pieces = [cut(images[number], window, _GLANCE, colour) for number, window in batch]
+        if len({piece.dtype for piece in pieces}) > 1:
+            pieces = [piece / 255 if piece.dtype == torch.uint8 else piece for piece in pieces]
+        for (number, window), logits in zip(batch, see(torch.stack(pieces)), strict=True):
+            yield number, window, _spots(_shares(logits), window)

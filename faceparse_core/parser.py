@@ -6,7 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -15,11 +15,13 @@ from torch import Tensor, nn
 from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core.checkpoints import Checkpoint
+from faceparse_core.faces import ORDERS, Found, arranged, framing, from_boxes, search, settle
 from faceparse_core.images import Images
 from faceparse_core.models.cuda_graphs import Graphed
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.segformer import SegFormer
-from faceparse_core.parsing import Parsing, Window
+from faceparse_core.parsing import Details, Parsing, Window
+from faceparse_core.windows import Look, background, compose, cut, padded
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FITS = ("auto", "stretch", "pad")
@@ -30,6 +32,9 @@ _STRETCH_UP_TO = 1.1
 
 # More on a CPU are slower: they do not stay in its cache.
 BATCH_ON_CPU, BATCH_ON_GPU = 2, 32
+
+# The looks at so many images are kept until their faces are put together.
+_SCENES_AT_ONCE = 16
 
 _log = logging.getLogger("faceparse")
 _networks: dict[tuple, tuple[object, nn.Module]] = {}
@@ -83,35 +88,117 @@ class FaceParser:
         )
 
     def parse(
-        self, images: Images, *, batch_size: int | None = None, progress: Callable[[int, int], None] | None = None
+        self,
+        images: Images,
+        *,
+        faces: str | Sequence = "auto",
+        order: str = "size",
+        smallest: float = 0,
+        batch_size: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Parsing:
         """Parse images of any number and size.
 
         ``images``: a path, a PIL image, a uint8 array [H, W], [H, W, C] or [B, H, W, C], a float tensor
-        [B, H, W, C] or [H, W, C] in [0, 1], or a list of these. ``batch_size``: how many go through the network at a
-        time. ``progress(done, total)`` is called after every batch; an exception from it stops the work.
+        [B, H, W, C] or [H, W, C] in [0, 1], or a list of these.
+
+        ``faces``: ``"image"`` parses each image as the portrait of one face. ``"auto"`` does so where one face fills
+        it; else it searches the faces and parses each in a window of its own; where there is none all is background.
+        Or the faces' boxes, a list of ``(x, y, width, height)`` or ``{"x": …, "y": …, "width": …, "height": …}`` for
+        each image. ``order``: how faces are numbered: ``"size"``, ``"left to right"`` or ``"score"``; given boxes keep
+        their order. ``smallest``: faces less high than this, in pixels, are left out.
+
+        ``batch_size``: how many go through the network at a time. ``progress(done, total)``, in images, is called after
+        every batch; an exception from it stops the work.
 
         Raises ``ValueError`` for an empty batch, NaN, a wrong rank or range, ``FileNotFoundError`` for a missing file.
         """
+        if isinstance(faces, str) and faces not in ("auto", "image"):
+            raise ValueError(f"faces must be 'auto', 'image' or boxes, not {faces!r}")
+        if order not in ORDERS:
+            raise ValueError(f"unknown order {order!r}: choose one of {', '.join(ORDERS)}")
         images = pictures.load(images)
         if batch_size is None:
             batch_size = self._batch_size()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         sizes = [(image.shape[0], image.shape[1]) for image in images]
-        frames = [self._frame(height, width) for height, width in sizes]
-        logits: list[Tensor | None] = [None] * len(images)
+        boxes = None if isinstance(faces, str) else from_boxes(faces, sizes)
+        looks = self._first_looks(images, batch_size, progress)
+        if faces == "image":
+            return Parsing([look.logits for look in looks], [look.window for look in looks], sizes)
+        scout = self._scout()
+
+        def see(pixels: Tensor) -> Tensor:
+            seen = scout(pixels)
+            if progress:
+                progress(len(images), len(images))
+            return seen
+
+        details: list[Details | None] = []
+        for start in range(0, len(images), _SCENES_AT_ONCE):
+            some = slice(start, start + _SCENES_AT_ONCE)
+            if boxes is None:
+                found = search(images[some], see, looks[some], self.checkpoint.mean)
+            else:
+                found = settle(images[some], boxes[some], see, looks[some], self.checkpoint.mean)
+            kind = order if boxes is None else "given"
+            found = [replace(one, faces=arranged(one.faces, kind, smallest)) for one in found]
+            details += self._details(images[some], found, batch_size, progress)
+        without = sum(seen is not None and not seen.faces for seen in details)
+        if without:
+            _log.info("no face in %d of %d images: nothing but background there", without, len(images))
+        logits = [
+            look.logits if seen is None else background(look.logits.device)
+            for look, seen in zip(looks, details, strict=True)
+        ]
+        return Parsing(logits, [look.window for look in looks], sizes, details=details)
+
+    def _first_looks(
+        self, images: Sequence[Tensor], batch_size: int, progress: Callable[[int, int], None] | None
+    ) -> list[Look]:
+        """What the network makes of the whole of each image."""
+        frames = [self._frame(*image.shape[:2]) for image in images]
+        looks: list[Look | None] = [None] * len(images)
         done = 0
         # A GPU works by itself: the next images are prepared while it is at it.
         for batch in _batches([(frames[i].size, image.dtype) for i, image in enumerate(images)], batch_size):
             pixels = torch.stack([frames[i].fill(images[i], self.checkpoint.mean) for i in batch])
-            for i, result in zip(batch, self._within_memory(pixels), strict=True):
-                logits[i] = result
+            for i, logits in zip(batch, self._within_memory(pixels), strict=True):
+                looks[i] = Look(logits, frames[i].window(*images[i].shape[:2]))
             done += len(batch)
             if progress:
                 progress(done, len(images))
-        windows = [frame.window(*size) for frame, size in zip(frames, sizes, strict=True)]
-        return Parsing(logits, windows, sizes)
+        return looks
+
+    def _details(
+        self,
+        images: Sequence[Tensor],
+        found: Sequence[Found],
+        batch_size: int,
+        progress: Callable[[int, int], None] | None,
+    ) -> list[Details | None]:
+        """Of each image its faces, each parsed in a window of its own; None for one that is a portrait."""
+        places = [(number, framing(face)) for number, one in enumerate(found) if not one.portrait for face in one.faces]
+        seen: list[list[Look]] = [[] for _ in images]
+        for batch in _batches([images[number].dtype for number, _ in places], batch_size):
+            pieces = [cut(images[places[i][0]], places[i][1], self.resolution, self.checkpoint.mean) for i in batch]
+            for i, logits in zip(batch, self._within_memory(torch.stack(pieces)), strict=True):
+                number, window = places[i]
+                seen[number].append(Look(logits, window))
+            if progress:
+                progress(1, 1)
+        return [
+            None if one.portrait and one.faces
+            else Details(tuple(one.faces), compose(one.look, tuple(image.shape[:2]), looks))
+            for image, one, looks in zip(images, found, seen, strict=True)
+        ]  # fmt: skip
+
+    def _scout(self) -> Callable[[Tensor], Tensor]:
+        """The network that searches for faces: the small one, whichever parses them."""
+        if self.checkpoint.architecture == "lite":
+            return self._within_memory
+        return FaceParser("lite", self.device, self.precision)._within_memory
 
     def _batch_size(self) -> int:
         """How many images go through the network at a time, if nobody says so."""
@@ -176,14 +263,8 @@ class _Frame:
 
     def fill(self, image: Tensor, colour: Sequence[float]) -> Tensor:
         """The image, [H, W, 3], brought into the frame; what it does not cover has the ``colour``, three in 0..1."""
-        resized = pictures.resize(image, self.inner)
-        if self.inner == self.size:
-            return resized
-        scale = 255 if image.dtype == torch.uint8 else 1
-        filled = torch.tensor(colour, device=image.device).mul(scale).to(image.dtype).repeat(*self.size, 1)
         top, left = self._corner
-        filled[top : top + self.inner[0], left : left + self.inner[1]] = resized
-        return filled
+        return padded(pictures.resize(image, self.inner), left, top, self.size, colour)
 
     def window(self, height: int, width: int) -> Window:
         """The frame in the pixels of the image, whose size this is."""
