@@ -1,21 +1,27 @@
-"""Faces in whole scenes: ``python -m benchmarks.faces [DATA] --backgrounds FOLDER``.
+"""Faces in whole scenes: ``python -m benchmarks.faces [DATA] --backgrounds FOLDER [--only found close-ups …]``.
 
 Test pictures are made: one to six labelled portraits at random scale, tilt and place over a picture without people,
-their true labels kept. Portraits are cut out along their labels (``--paste square``: pasted with their own background).
+their true labels kept. Portraits are cut out along their labels, or (``--square``) pasted with their own background.
 """
 
 from __future__ import annotations
 
+import argparse
 import math
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from PIL import Image, ImageFilter
 
+from faceparse_core import FaceParser
+from faceparse_core.faces import Face
 from faceparse_core.labels import GROUPS
-from faceparse_core.training.data import PICTURE_SUFFIXES
+from faceparse_core.training.data import PICTURE_SUFFIXES, read_names, read_pair
+from faceparse_core.training.metrics import Confusion
 
 _FACE = list(GROUPS["face"])
 _CANVASES = ((1280, 960), (1024, 1024), (960, 1280), (1600, 900), (1024, 683))
@@ -157,3 +163,164 @@ def _covering(picture: Image.Image, width: int, height: int) -> Image.Image:
     size = math.ceil(picture.width * scale), math.ceil(picture.height * scale)
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
     return picture.resize(size, Image.Resampling.LANCZOS).crop((left, top, left + width, top + height))
+
+
+# ---------------------------------------------------------------------------------------------- measures
+
+
+class Bench:
+    """What all measures share: the parser, the portraits, the backgrounds."""
+
+    def __init__(self, args):
+        self.args = args
+        self.parser = FaceParser(args.model, args.device)
+        self.portraits = [read_pair(args.data, name) for name in read_names(args.data, "val")]
+        self.backgrounds = read_backgrounds(args.backgrounds)
+        self._alone: dict[int, np.ndarray] = {}
+
+    def scenes(self, **kind) -> Iterator[Scene]:
+        kind = {"square": self.args.square, "seed": self.args.seed, **kind}
+        return scenes(self.portraits, self.backgrounds, self.args.scenes, **kind)
+
+    def alone(self, portrait: int) -> np.ndarray:
+        """The labels of a portrait that is parsed by itself."""
+        if portrait not in self._alone:
+            image = self.portraits[portrait][0]
+            self._alone[portrait] = self.parser.parse(image, faces="image").labels[0].numpy()
+        return self._alone[portrait]
+
+
+def found(bench: Bench) -> None:
+    """Faces from 64 pixels found, and faces where there are none."""
+    rows: dict[str, list[bool]] = {}
+    surplus = count = 0
+    for scene in bench.scenes():
+        faces = bench.parser.parse(scene.pixels).faces[0]
+        free = list(faces)
+        for true in scene.faces:
+            best = max(free, key=lambda face: overlap(true.box, face), default=None)
+            hit = best is not None and overlap(true.box, best) >= 0.5
+            if hit:
+                free.remove(best)
+            tall = "64 to 96" if true.height < 96 else "96 to 192" if true.height < 192 else "192 and more"
+            for row in ("all", f"{tall} pixels", f"tilt {'over 25' if abs(true.angle) > 25 else 'up to 25'} degrees"):
+                rows.setdefault(row, []).append(hit)
+        surplus += len(free)
+        count += 1
+    for row, hits in rows.items():
+        print(f"found, {row}: {np.mean(hits):.1%} of {len(hits)}")
+    print(f"false faces a scene: {surplus / count:.3f} ({count} scenes)")
+    pictures = [picture.resize((picture.width * k, picture.height * k), Image.Resampling.LANCZOS)
+                for picture in bench.backgrounds for k in (1, 2, 4)]  # fmt: skip
+    false = sum(len(bench.parser.parse(picture).faces[0]) for picture in pictures)
+    print(f"false faces a picture without people: {false / len(pictures):.3f} ({len(pictures)} pictures)")
+
+
+def labels(bench: Bench) -> None:
+    """Mean F1 of pasted faces of 96 pixels and more against that of the portraits parsed alone."""
+    for name, kind in (("scenes", {}), ("upright", {"tilt": 0}), ("tilt up to 45", {"tilt": 45})):
+        ours, alone, beside, owned = Confusion(), Confusion(), np.zeros(2, np.int64), np.zeros(2, np.int64)
+        for scene in bench.scenes(heights=(96, 400), **kind):
+            parsing = bench.parser.parse(scene.pixels)
+            parsed = parsing.labels[0].numpy()
+            people = np.zeros(parsed.shape, bool)
+            for number, face in enumerate(scene.faces):
+                place, counts, reference = _pasted_labels(bench, scene, number, face)
+                truth = torch.from_numpy(scene.labels[place][counts])
+                ours.add(truth, torch.from_numpy(parsed[place][counts]))
+                alone.add(truth, torch.from_numpy(reference[counts]))
+                people[place] |= counts
+                # Of the pixels that are this person's, how many the parsing gives to the face that is.
+                faces = parsing.faces[0]
+                best = max(faces, key=lambda other: overlap(face.box, other), default=None)
+                if best is not None and overlap(face.box, best) >= 0.5:
+                    own = parsing.mask("person", face=best.index)[0].numpy() > 0
+                    mine = (scene.owner == number) & (parsed > 0)
+                    owned += (own & mine).sum(), mine.sum()
+            rest = ~people & (scene.owner < 0)
+            beside += (parsed[rest] > 0).sum(), rest.sum()
+        print(
+            f"{name}: mean F1 {ours.mean_f1:.4f}, the portraits alone {alone.mean_f1:.4f}; "
+            f"beside them {beside[0] / beside[1]:.3%} not background; {owned[0] / owned[1]:.2%} given to the right face"
+        )
+
+
+def _pasted_labels(bench: Bench, scene: Scene, number: int, face: Pasted):
+    """Where a portrait was pasted (rows and columns), which pixels of it count, and its labels when parsed alone."""
+    image = bench.portraits[face.portrait][0]
+    _, reference, whole = turned(image, bench.alone(face.portrait), face.side, face.angle, square=True)
+    (left, top), (high, wide) = face.place, reference.shape
+    rows = slice(max(0, top), max(0, min(top + high, scene.labels.shape[0])))
+    columns = slice(max(0, left), max(0, min(left + wide, scene.labels.shape[1])))
+    cut = slice(rows.start - top, rows.stop - top), slice(columns.start - left, columns.stop - left)
+    owner = scene.owner[rows, columns]
+    return (rows, columns), (whole[cut] > 127) & ((owner == number) | (owner < 0)), reference[cut]
+
+
+def close_ups(bench: Bench) -> None:
+    """Portraits that one face fills: ``auto`` against ``image``."""
+    images = [image for image, _ in bench.portraits]
+    equal = [
+        (bench.parser.parse(image).labels == bench.parser.parse(image, faces="image").labels).float().mean().item()
+        for image in images
+    ]
+    print(f"close-ups: {np.mean(equal):.2%} of the labels equal, {np.mean(np.array(equal) == 1):.0%} of them wholly")
+    seconds: dict[str, list[float]] = {"auto": [], "image": []}
+    for _ in range(8):
+        for image in images[:6]:
+            for faces, times in seconds.items():
+                start = time.perf_counter()
+                bench.parser.parse(image, faces=faces).labels  # noqa: B018
+                times.append(time.perf_counter() - start)
+    auto, whole = (float(np.median(times)) * 1000 for times in seconds.values())
+    print(f"close-ups: auto {auto:.1f} ms, image {whole:.1f} ms: {auto / whole - 1:+.1%}")
+
+
+def photo(bench: Bench) -> None:
+    """A photo of 4000x3000 with six faces: time, and memory over that of the same photo parsed whole."""
+    import resource
+
+    (scene,) = scenes(
+        bench.portraits, bench.backgrounds, 1, heights=(150, 900), tilt=20, canvas=(4000, 3000), people=6, seed=3
+    )
+    bench.parser.parse(scene.pixels, faces="image").labels  # noqa: B018
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        parsing = bench.parser.parse(scene.pixels)
+        parsing.labels  # noqa: B018
+        times.append(time.perf_counter() - start)
+    more = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3
+    print(f"photo of 4000x3000, {len(scene.faces)} faces, {len(parsing.faces[0])} found: {np.median(times):.2f} s, "
+          f"{more:.0f} MB more than parsed whole")  # fmt: skip
+
+
+def overlap(box: Sequence[int], face: Face) -> float:
+    """Intersection over union of a box (x, y, width, height) and a face's."""
+    width = min(box[0] + box[2], face.x + face.width) - max(box[0], face.x)
+    height = min(box[1] + box[3], face.y + face.height) - max(box[1], face.y)
+    both = max(0, width) * max(0, height)
+    return both / (box[2] * box[3] + face.width * face.height - both)
+
+
+_MEASURES = {"found": found, "labels": labels, "close-ups": close_ups, "photo": photo}
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    arguments.add_argument("data", type=Path, nargs="?", default=Path("../shared/data/celebamask-mini"))
+    arguments.add_argument("--backgrounds", type=Path, required=True, help="a folder of pictures without people")
+    arguments.add_argument("--scenes", type=int, default=40)
+    arguments.add_argument("--square", action="store_true", help="paste portraits with their own background")
+    arguments.add_argument("--seed", type=int, default=0)
+    arguments.add_argument("--model", default="lite")
+    arguments.add_argument("--device", default="auto")
+    arguments.add_argument("--only", nargs="+", choices=_MEASURES, default=list(_MEASURES))
+    bench = Bench(arguments.parse_args())
+    for measure in bench.args.only:
+        _MEASURES[measure](bench)
+
+
+if __name__ == "__main__":
+    main()

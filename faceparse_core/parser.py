@@ -129,11 +129,13 @@ class FaceParser:
             return Parsing([look.logits for look in looks], [look.window for look in looks], sizes)
         scout = self._scout()
 
-        def see(pixels: Tensor) -> Tensor:
-            seen = scout(pixels)
+        def tick() -> None:
             if progress:
                 progress(len(images), len(images))
-            return seen
+
+        def see(pixels: Tensor) -> Tensor:
+            tick()
+            return scout(pixels)
 
         details: list[Details | None] = []
         for start in range(0, len(images), _SCENES_AT_ONCE):
@@ -144,7 +146,7 @@ class FaceParser:
                 found = settle(images[some], boxes[some], see, looks[some], self.checkpoint.mean)
             kind = order if boxes is None else "given"
             found = [replace(one, faces=arranged(one.faces, kind, smallest)) for one in found]
-            details += self._details(images[some], found, batch_size, progress)
+            details += self._details(images[some], found, batch_size, tick)
         without = sum(seen is not None and not seen.faces for seen in details)
         if without:
             _log.info("no face in %d of %d images: nothing but background there", without, len(images))
@@ -176,18 +178,17 @@ class FaceParser:
         images: Sequence[Tensor],
         found: Sequence[Found],
         batch_size: int,
-        progress: Callable[[int, int], None] | None,
+        tick: Callable[[], None],
     ) -> list[Details | None]:
         """Of each image its faces, each parsed in a window of its own; None for one that is a portrait."""
         places = [(number, framing(face)) for number, one in enumerate(found) if not one.portrait for face in one.faces]
         seen: list[list[Look]] = [[] for _ in images]
         for batch in _batches([images[number].dtype for number, _ in places], batch_size):
+            tick()
             pieces = [cut(images[places[i][0]], places[i][1], self.resolution, self.checkpoint.mean) for i in batch]
             for i, logits in zip(batch, self._within_memory(torch.stack(pieces)), strict=True):
                 number, window = places[i]
                 seen[number].append(Look(logits, window))
-            if progress:
-                progress(1, 1)
         return [
             None if one.portrait and one.faces
             else Details(tuple(one.faces), compose(one.look, tuple(image.shape[:2]), looks))
