@@ -26,12 +26,13 @@ _FACE_BITS = sum(1 << label for label in GROUPS["face"])
 # What the search looks at: the share of each of these in every cell of the network's output.
 _MAPS = [list(region_ids(name)) for name in ("face", "left eye", "right eye", "eyeglasses", "nose", "lips + mouth")]
 _FACE, _LEFT, _RIGHT, _GLASSES, _NOSE, _MOUTH = range(len(_MAPS))
+_TABLE = torch.tensor([[float(label in ids) for label in range(NUM_LABELS)] for ids in _MAPS])
 
 # The first look is the whole picture at about this many pixels: it sees faces of 64 pixels and more in it. The second
 # has at most so many, and none more than the picture: down to a quarter of the first look's faces.
 _FIRST_PIXELS, _SECOND_PIXELS = 512 * 512, 2048 * 1536
-_PIXELS_AT_ONCE = 1200 * 1024  # what goes through the network at a time
-_OVERLAP = 96  # of the strips in which it sees the second look
+_PIXELS_AT_ONCE = 640 * 1024  # what goes through the network at a time
+_WIDEST_TILE, _OVERLAP = 1088, 64  # of the second look
 
 # The side of a face's window over the face's height, and the tilt up to which it is not turned with the face.
 _FRAME, _UPRIGHT = 2.0, 5.0
@@ -93,10 +94,7 @@ def find_faces(labels: Tensor) -> list[Face]:
 
 def _one_hot(labels: Tensor) -> np.ndarray:
     """``_shares`` of labels that are certain."""
-    table = torch.zeros(NUM_LABELS, len(_MAPS))
-    for column, ids in enumerate(_MAPS):
-        table[ids, column] = 1
-    return table[labels.long()].permute(2, 0, 1).numpy()
+    return _TABLE.T[labels.long()].permute(2, 0, 1).numpy()
 
 
 def bounding_box(rows: Tensor, columns: Tensor) -> tuple[int, int, int, int] | None:
@@ -303,7 +301,7 @@ class _Spot:
 def _shares(logits: Tensor) -> np.ndarray:
     """Of each cell the probability of each of ``_MAPS``, float32 [6, h, w]."""
     likely = logits.softmax(0)
-    return torch.stack([likely[ids].sum(0) for ids in _MAPS]).cpu().numpy()
+    return (_TABLE.to(likely.device) @ likely.flatten(1)).view(-1, *logits.shape[1:]).cpu().numpy()
 
 
 def _spots(shares: np.ndarray, window: Window) -> list[_Spot]:
@@ -438,22 +436,27 @@ def _finer_look(image: Tensor, see: See, colour: Sequence[float]) -> Look | None
         return None
     high, wide = max(1, round(height * scale)), max(1, round(width * scale))
     small = pictures.resize(image, (high, wide))
-    # Strips that overlap; of each overlap one half is from the upper and one from the lower.
-    across = 32 * math.ceil(wide / 32)
-    most = max(512, 32 * (_PIXELS_AT_ONCE // across // 32))
-    strips = max(1, math.ceil((high - _OVERLAP) / (most - _OVERLAP)))
-    tall = 32 * math.ceil((high + _OVERLAP * (strips - 1)) / strips / 32)
-    step = 32 * math.ceil((high - tall) / max(1, strips - 1) / 32)
-    parts, top = [], 0
-    for strip in range(strips):
-        pixels = padded(small[strip * step : strip * step + tall], 0, 0, (tall, across), colour)
-        logits = see(pixels[None])[0]
-        bottom = logits.shape[1] if strip == strips - 1 else (step + tall) // 2 // 4
-        parts.append(logits[:, top:bottom])
-        top = bottom - step // 4
-    logits = torch.cat(parts, dim=1)
-    window = Window(0, 0, across * width / wide, logits.shape[1] * 4 * height / high)
+    # In tiles that overlap; each begins in the middle of the overlap.
+    across, lefts = _tiles(wide, _WIDEST_TILE)
+    down, tops = _tiles(high, _PIXELS_AT_ONCE // across)
+    logits = None
+    for top in tops:
+        for left in lefts:
+            tile = padded(small[top : top + down, left : left + across], 0, 0, (down, across), colour)
+            seen = see(tile[None])[0]
+            if logits is None:
+                logits = seen.new_empty(len(seen), (tops[-1] + down) // 4, (lefts[-1] + across) // 4)
+            y, x = ((_OVERLAP // 8 if start else 0) for start in (top, left))
+            logits[:, top // 4 + y : (top + down) // 4, left // 4 + x : (left + across) // 4] = seen[:, y:, x:]
+    window = Window(0, 0, (lefts[-1] + across) * width / wide, (tops[-1] + down) * height / high)
     return Look(logits, window)
+
+
+def _tiles(length: int, most: int) -> tuple[int, list[int]]:
+    """The length of tiles, a multiple of 32, that cover a ``length`` with overlaps, and where they start."""
+    count = max(1, math.ceil((length - _OVERLAP) / (most - _OVERLAP)))
+    each = 32 * math.ceil((length + _OVERLAP * (count - 1)) / count / 32)
+    return each, [number * (each - _OVERLAP) for number in range(count)]
 
 
 def _glances(

@@ -175,7 +175,7 @@ def _attached(whole: Look, faces: Sequence[Window]) -> tuple[Look, Tensor, Tenso
     if not faces:
         return Look(nothing, whole.window), torch.zeros(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.uint8)
     away, owner = _distances(faces, _cells(whole.logits.shape[1:], whole.window).to(device)).min(0)
-    labels = whole.logits.argmax(0)
+    labels = whole.logits.max(0).indices
     reach = torch.full((NUM_LABELS,), 1.2, device=device)  # parts of the face
     for region, most in _REACH.items():
         reach[list(region_ids(region))] = most
@@ -204,7 +204,7 @@ def _attached(whole: Look, faces: Sequence[Window]) -> tuple[Look, Tensor, Tenso
 
 def _distances(faces: Sequence[Window], points: Tensor) -> Tensor:
     """How far points, x and y [2, h, w], are from each of the faces, in heights of the face: [faces, h, w]."""
-    return torch.stack([torch.stack(_within(window, points)).norm(dim=0) for window in faces])
+    return torch.stack([torch.hypot(*_within(window, points)) for window in faces])
 
 
 def nearest(faces: Sequence[Window], window: Window) -> Tensor:
