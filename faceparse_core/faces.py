@@ -86,7 +86,7 @@ def find_faces(labels: Tensor) -> list[Face]:
     step = max(1, round(max(labels.shape) / 256))
     few = labels[::step, ::step]
     window = Window(0, 0, few.shape[1] * step, few.shape[0] * step)
-    spots = [spot for spot in _distinct(_spots(_one_hot(few), window)) if spot.likely]
+    spots = [spot for spot in _distinct(_spots(_one_hot(few), window)) if spot.certain]
     if len(spots) < 2:
         return [Face(0, *box, round(spots[0].angle, 1) if spots else 0.0)]
     return arranged([spot.face(0, labels.shape) for spot in spots], "size", 0)

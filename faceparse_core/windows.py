@@ -64,8 +64,14 @@ _SURE = 0.7
 _NEARNESS = 6.0
 # How many cells of background around a person are left as they were seen.
 _RIM = 4
-# What may be beyond the windows, and how many heights of its face away: seen from afar, all else is a mistake.
-_REACH = {"hair + hat + earring": 3.0, "neck + necklace": 2.0, "clothing": 9.0}
+# How many heights of a face away from its middle a label may be. What is taken for it further away is something else.
+_REACH = {
+    "eyes + brows + eyeglasses + nose + mouth_area": 0.65,
+    "skin + ears": 0.9,
+    "neck + necklace": 2.0,
+    "hair + hat + earring": 3.0,
+    "clothing": 9.0,
+}
 
 
 @dataclass(frozen=True)
@@ -124,17 +130,21 @@ def _mixed(base: Look, details: Sequence[Look], cells: Tensor) -> Tensor:
     """Logits [19, h, w] at ``cells``, x and y [2, h, w]: of the details, and where they end of the base."""
     under = _sampled(base, cells)
     total, share, rest = torch.zeros_like(under), torch.zeros_like(under[0]), torch.ones_like(under[0])
+    away = torch.full_like(rest, torch.inf)
     for detail in details:
         across, down = _within(detail.window, cells)
         edge = torch.maximum(across.abs(), down.abs())
         if edge.min() >= 1:
             continue
         inside = ((1 - edge) / (1 - _SURE)).clamp(0, 1)
-        weight = inside * torch.exp(-_NEARNESS * (across.square() + down.square()))
+        distance = torch.hypot(across, down)
+        weight = inside * torch.exp(-_NEARNESS * distance.square())
         total += weight * _sampled(detail, cells)
         share += weight
         rest *= 1 - inside
-    return torch.where(share > 0, torch.lerp(total / share.clamp_min(1e-12), under, rest), under)
+        away = torch.minimum(away, distance)
+    mixed = torch.where(share > 0, torch.lerp(total / share.clamp_min(1e-12), under, rest), under)
+    return mixed.masked_fill_(away > _reach(away.device)[:, None, None], -20)
 
 
 def _cells(cells: Sequence[int], window: Window) -> Tensor:
@@ -176,10 +186,7 @@ def _attached(whole: Look, faces: Sequence[Window]) -> tuple[Look, Tensor, Tenso
         return Look(nothing, whole.window), torch.zeros(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.uint8)
     away, owner = _distances(faces, _cells(whole.logits.shape[1:], whole.window).to(device)).min(0)
     labels = whole.logits.max(0).indices
-    reach = torch.full((NUM_LABELS,), 1.2, device=device)  # parts of the face
-    for region, most in _REACH.items():
-        reach[list(region_ids(region))] = most
-    person = ((labels > 0) & (away <= reach[labels])).cpu().numpy()
+    person = ((labels > 0) & (away <= _reach(device)[labels])).cpu().numpy()
     pieces, count = connected(person)
     near, owner = (away < 0.5).cpu().numpy(), owner.cpu().numpy()
     # The faces that each piece holds, as a table.
@@ -200,6 +207,14 @@ def _attached(whole: Look, faces: Sequence[Window]) -> tuple[Look, Tensor, Tenso
         kept = kept | rim
     logits = torch.where(kept.to(device), whole.logits, nothing)
     return Look(logits, whole.window), kept, owner
+
+
+def _reach(device: torch.device) -> Tensor:
+    """``_REACH`` of each label, [19]; the background is everywhere."""
+    reach = torch.full((NUM_LABELS,), torch.inf)
+    for region, most in _REACH.items():
+        reach[list(region_ids(region))] = most
+    return reach.to(device)
 
 
 def _distances(faces: Sequence[Window], points: Tensor) -> Tensor:
