@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core import images as pictures
@@ -176,8 +177,10 @@ class Parsing:
                 height, width = self.sizes[index]
                 window = Window(0, 0, width, height)
                 owner = nearest([framing(face) for face in faces], window)
-            for rows, share in rendering.bands((owner == face).float()[None], window, self.sizes[index]):
-                masks[:, rows] *= share > 0.5
+            alone = F.one_hot(owner.long(), len(faces)).permute(2, 0, 1).float()
+            owners = rendering.labels(alone, window, self.sizes[index])
+            for rows in rendering.row_bands(owners.shape, 8):
+                masks[:, rows] *= owners[rows] == face
 
     def repeated(self, times: int) -> Parsing:
         """The parsing of a single image as that of a batch in which it comes so many times."""
