@@ -199,7 +199,9 @@ class FaceParser:
         """The network that searches for faces: the small one, whichever parses them."""
         if self.checkpoint.architecture == "lite":
             return self._within_memory
-        return FaceParser("lite", self.device, self.precision)._within_memory
+        lite = checkpoints.find("lite")
+        network = _shared_network(lite, self.device, PRECISIONS[self.precision])
+        return FaceParser(lite, self.device, self.precision, network=network)._within_memory
 
     def _batch_size(self) -> int:
         """How many images go through the network at a time, if nobody says so."""

@@ -250,9 +250,10 @@ class Parsing:
             for one, details in zip(self, self.details, strict=True)
         ]
 
-    def boxes(self, region: str) -> list[tuple[int, int, int, int] | None]:
-        """Of each image the box of a region, (x, y, width, height) in pixels; None where it is empty."""
-        return [bounding_box(mask.any(1), mask.any(0)) for mask in self.mask(region).bool()]
+    def boxes(self, region: str, *, face: int | str = "all") -> list[tuple[int, int, int, int] | None]:
+        """Of each image the box of a region, (x, y, width, height) in pixels; None where it is empty. ``face``: whose,
+        as in ``mask``."""
+        return [bounding_box(mask.any(1), mask.any(0)) for mask in self.mask(region, face=face).bool()]
 
     def figures(self) -> list[dict]:
         """Of each image, ready for JSON: its size, its faces, and of each label that is there (the background left

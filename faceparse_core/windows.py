@@ -181,7 +181,7 @@ def _attached(whole: Look, faces: Sequence[Window]) -> tuple[Look, Tensor, Tenso
     """The whole with nothing but background where nothing hangs together with a face; where something does, bool
     [h, w]; and whose each cell is, uint8 [h, w]."""
     device = whole.logits.device
-    nothing = background(device)
+    nothing = background(device, 20)
     if not faces:
         return Look(nothing, whole.window), torch.zeros(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.uint8)
     away, owner = _distances(faces, _cells(whole.logits.shape[1:], whole.window).to(device)).min(0)
@@ -227,9 +227,9 @@ def nearest(faces: Sequence[Window], window: Window) -> Tensor:
     return _distances(faces, _cells((128, 128), window)).argmin(0).to(torch.uint8)
 
 
-def background(device: torch.device) -> Tensor:
-    """Logits [19, 1, 1] of what is background for certain."""
-    logits = torch.full((NUM_LABELS, 1, 1), -20.0, device=device)  # finite: infinities cannot be interpolated
+def background(device: torch.device, certainty: float = 1e4) -> Tensor:
+    """Logits [19, 1, 1] of what is background for certain, or as certain as a network is of what it sees."""
+    logits = torch.full((NUM_LABELS, 1, 1), -certainty, device=device)  # finite: infinities cannot be interpolated
     logits[0] = 0
     return logits
 
