@@ -24,6 +24,7 @@ examples:
   faceparse portrait.jpg                              labels and overlay beside the picture
   faceparse portrait.jpg --region hair -o hair.png    a mask: white is hair
   faceparse portrait.jpg --region person --cutout --soft -o me.png
+  faceparse group.jpg --region hair --face each       group.mask.0.png …: a mask for each face, the largest first
   faceparse photos/ --out parsed/                     every picture of a folder
 
 regions:
@@ -90,6 +91,19 @@ def _parse(argv: list[str]) -> int:
     parser.add_argument(
         "--cutout", action="store_true", help="write the picture with the region as alpha, not the mask"
     )
+    parser.add_argument(
+        "--faces",
+        default="auto",
+        choices=("auto", "image"),
+        help="auto (default): find the faces, parse each at its own scale; image: every picture is one portrait",
+    )
+    parser.add_argument(
+        "--face",
+        default="all",
+        type=_face,
+        metavar="WHOSE",
+        help="with --region, whose: all (default), largest, a number from 0 (the largest), or each: one file a face",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     _add_model_options(parser)
     parser.add_argument("--version", action="version", version=f"faceparse {__version__}")
@@ -97,8 +111,8 @@ def _parse(argv: list[str]) -> int:
         parser.print_help()
         return 2
     args = parser.parse_args(argv)
-    if (args.soft or args.cutout) and not args.region:
-        parser.error("--soft and --cutout belong to --region: say which region")
+    if (args.soft or args.cutout or args.face != "all") and not args.region:
+        parser.error("--soft, --cutout and --face belong to --region: say which region")
     if args.region:
         try:
             region_ids(args.region)
@@ -148,7 +162,16 @@ def _parse_one(args, parser, path: Path, file: Path | None, written: dict[Path, 
 
     folder = args.out if args.out is not None and file is None else path.parent
     kinds = (("cutout" if args.cutout else "mask"),) if args.region else ("labels", "overlay")
+    start = time.perf_counter()
+    image = pictures.load(path)[0]
+    parsing = parser.parse(image, faces=args.faces)
+    areas = parsing.areas[0].tolist()
+    seconds = time.perf_counter() - start
+    faces = parsing.faces[0]
     files = {kind: file or folder / f"{path.stem}.{kind}.png" for kind in kinds}
+    if args.face == "each":
+        ((kind, target),) = files.items()
+        files = {f"{kind} {face.index}": target.with_suffix(f".{face.index}{target.suffix}") for face in faces}
     for target in files.values():
         if target.resolve() == path.resolve():
             raise ValueError(f"{target} would overwrite the picture itself: give another --out")
@@ -157,11 +180,6 @@ def _parse_one(args, parser, path: Path, file: Path | None, written: dict[Path, 
                 f"{target} was already written for {written[target]}: rename one, or parse it into another --out"
             )
 
-    start = time.perf_counter()
-    image = pictures.load(path)[0]
-    parsing = parser.parse(image)
-    areas = parsing.areas[0].tolist()
-    seconds = time.perf_counter() - start
     for kind, target in files.items():
         pictures.save(_picture(kind, args, parsing, image), target)
         written[target] = path
@@ -175,7 +193,7 @@ def _parse_one(args, parser, path: Path, file: Path | None, written: dict[Path, 
             for label, area in zip(LABELS, areas, strict=True)
             if area
         ],
-        "faces": [vars(face) for face in parsing.faces[0]],
+        "faces": [vars(face) for face in faces],
         "seconds": round(seconds, 3),
         "files": {kind: str(target) for kind, target in files.items()},
     }
@@ -191,12 +209,22 @@ def _picture(kind: str, args, parsing, image):
         return pictures.indexed(parsing.labels[0])
     if kind == "overlay":
         return parsing.overlay(image)[0]
-    mask = parsing.mask(args.region, soft=args.soft)[0]
+    kind, _, number = kind.partition(" ")
+    mask = parsing.mask(args.region, soft=args.soft, face=int(number) if number else args.face)[0]
     if kind == "mask":
         return mask
     alpha = mask.mul_(255).round_().to(torch.uint8)[..., None]
     colours = image if image.dtype == torch.uint8 else image.mul(255).round_().to(torch.uint8)
     return torch.cat([colours, alpha], dim=-1)
+
+
+def _face(text: str) -> str | int:
+    """``--face``: all, each, largest or the number of a face."""
+    if text in ("all", "each", "largest"):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is neither all, each, largest nor a number from 0 on")
+    return int(text)
 
 
 def _inputs(names: Sequence[str]) -> list[Path]:
@@ -214,7 +242,10 @@ def _inputs(names: Sequence[str]) -> list[Path]:
 
 
 def _is_output(path: Path) -> bool:
-    return path.suffix == ".png" and Path(path.stem).suffix.removeprefix(".") in _OUTPUTS
+    stem = Path(path.stem)
+    if stem.suffix.removeprefix(".").isdecimal():  # STEM.mask.0.png: of one face
+        stem = Path(stem.stem)
+    return path.suffix == ".png" and stem.suffix.removeprefix(".") in _OUTPUTS
 
 
 def _table(result: dict) -> str:
