@@ -178,11 +178,9 @@ def settle(
     places = [(number, _Spot.of(face)) for number, faces in enumerate(boxes) for face in faces]
     settled = [list(faces) for faces in boxes]
     for (number, place), (_, _, spots) in zip(places, _glances(images, places, see, colour), strict=True):
-        spots = [spot for spot in spots if spot.certain and _shared(spot.box, place.box) > 0.5]
-        if spots:
-            best = min(spots, key=lambda spot: math.dist(spot.window.centre, place.window.centre))
-            given = place.origin
-            settled[number][given.index] = replace(best.face(given.index, images[number].shape), score=given.score)
+        seen = _recognised(place, spots, images[number])
+        if seen:
+            settled[number][seen.index] = replace(seen, score=place.score)
     results = []
     for image, faces, look in zip(images, settled, looks, strict=True):
         seen = 4 * look.logits.shape[1] / look.window.height
@@ -190,6 +188,22 @@ def settle(
         finer = _finer_look(image, see, colour) if small else None
         results.append(Found(faces, finer if finer and _fits(faces, finer) else look))
     return results
+
+
+def look_again(image: Tensor, face: Face, see: See, colour: Sequence[float]) -> Face | None:
+    """A face where another image had it, or nearby; None if it is not there."""
+    place = _Spot.of(face)
+    ((_, _, spots),) = _glances([image], [(0, place)], see, colour)
+    return _recognised(place, spots, image)
+
+
+def _recognised(place: _Spot, spots: Sequence[_Spot], image: Tensor) -> Face | None:
+    """The face of a place, whose index it keeps, among what was seen there."""
+    near = [spot for spot in spots if spot.certain and _shared(spot.box, place.box) > 0.5]
+    if not near:
+        return None
+    best = min(near, key=lambda spot: math.dist(spot.window.centre, place.window.centre))
+    return best.face(place.index, image.shape)
 
 
 def arranged(faces: Sequence[Face], order: str, smallest: float) -> list[Face]:
@@ -281,12 +295,12 @@ class _Spot:
     score: float
     likely: bool
     certain: bool
-    origin: Face | None = None
+    index: int = 0
 
     @classmethod
     def of(cls, face: Face) -> _Spot:
         box = face.x, face.y, face.x + face.width, face.y + face.height
-        return cls(box, face.angle, face.score, likely=True, certain=False, origin=face)
+        return cls(box, face.angle, face.score, likely=True, certain=False, index=face.index)
 
     @property
     def window(self) -> Window:

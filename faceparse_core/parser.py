@@ -7,6 +7,7 @@ import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,12 +16,13 @@ from torch import Tensor, nn
 from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core.checkpoints import Checkpoint
-from faceparse_core.faces import ORDERS, Found, arranged, framing, from_boxes, search, settle
+from faceparse_core.faces import ORDERS, Found, arranged, framing, from_boxes, look_again, search, settle
 from faceparse_core.images import Images
 from faceparse_core.models.cuda_graphs import Graphed
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.segformer import SegFormer
 from faceparse_core.parsing import Details, Parsing, Window
+from faceparse_core.tracking import Tracker
 from faceparse_core.windows import Look, background, compose, cut, padded
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -94,6 +96,7 @@ class FaceParser:
         faces: str | Sequence = "auto",
         order: str = "size",
         smallest: float = 0,
+        track: bool | Tracker = False,
         batch_size: int | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> Parsing:
@@ -107,6 +110,10 @@ class FaceParser:
         Or the faces' boxes, a list of ``(x, y, width, height)`` or ``{"x": …, "y": …, "width": …, "height": …}`` for
         each image. ``order``: how faces are numbered: ``"size"``, ``"left to right"`` or ``"score"``; given boxes keep
         their order. ``smallest``: faces less high than this, in pixels, are left out.
+
+        ``track``: the images are the frames of a video: a face keeps its index from frame to frame, its window and its
+        labels are steadied over time, and all that begins anew where the scene changes. A ``Tracker`` goes on where the
+        last call with it ended, for videos that come in pieces.
 
         ``batch_size``: how many go through the network at a time. ``progress(done, total)``, in images, is called after
         every batch; an exception from it stops the work.
@@ -125,8 +132,11 @@ class FaceParser:
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         boxes = None if isinstance(faces, str) else from_boxes(faces, sizes)
         looks = self._first_looks(images, batch_size, progress)
+        tracker = Tracker() if track is True else track or None
+        windows = [look.window for look in looks]
         if faces == "image":
-            return Parsing([look.logits for look in looks], [look.window for look in looks], sizes)
+            looks = tracker.calmed(images, looks) if tracker else looks
+            return Parsing([look.logits for look in looks], windows, sizes)
         scout = self._scout()
 
         def tick() -> None:
@@ -139,22 +149,53 @@ class FaceParser:
 
         details: list[Details | None] = []
         for start in range(0, len(images), _SCENES_AT_ONCE):
-            some = slice(start, start + _SCENES_AT_ONCE)
+            some, colour = slice(start, start + _SCENES_AT_ONCE), self.checkpoint.mean
             if boxes is None:
-                found = search(images[some], see, looks[some], self.checkpoint.mean)
+                found = search(images[some], see, looks[some], colour)
+                found = [replace(one, faces=arranged(one.faces, order, smallest)) for one in found]
             else:
-                found = settle(images[some], boxes[some], see, looks[some], self.checkpoint.mean)
-            kind = order if boxes is None else "given"
-            found = [replace(one, faces=arranged(one.faces, kind, smallest)) for one in found]
-            details += self._details(images[some], found, batch_size, tick)
+                found = settle(images[some], boxes[some], see, looks[some], colour)
+                found = [replace(one, faces=arranged(one.faces, "given", smallest)) for one in found]
+            looks[some], more = self._put_together(images[some], found, tracker, see, batch_size)
+            details += more
         without = sum(seen is not None and not seen.faces for seen in details)
         if without:
             _log.info("no face in %d of %d images: nothing but background there", without, len(images))
-        logits = [
-            look.logits if seen is None else background(look.logits.device)
-            for look, seen in zip(looks, details, strict=True)
-        ]
-        return Parsing(logits, [look.window for look in looks], sizes, details=details)
+        return Parsing([look.logits for look in looks], windows, sizes, details=details)
+
+    def _put_together(
+        self,
+        images: Sequence[Tensor],
+        found: Sequence[Found],
+        tracker: Tracker | None,
+        see: Callable[[Tensor], Tensor],
+        batch_size: int,
+    ) -> tuple[list[Look], list[Details | None]]:
+        """Images put together from the look at the whole and those at the faces that were found; of portraits, which
+        have no details, the look at the whole alone."""
+        frames = [[framing(face) for face in one.faces] for one in found]
+        if tracker:
+            again = partial(look_again, see=see, colour=self.checkpoint.mean)
+            found, frames, cuts = tracker.follow(images, found, again)
+        places = [(i, frame) for i, one in enumerate(found) if not one.portrait for frame in frames[i]]
+        seen: list[list[Look]] = [[] for _ in images]
+        for batch in _batches([images[i].dtype for i, _ in places], batch_size):
+            pieces = [cut(images[places[n][0]], places[n][1], self.resolution, self.checkpoint.mean) for n in batch]
+            for n, logits in zip(batch, self._within_memory(torch.stack(pieces)), strict=True):
+                i, frame = places[n]
+                seen[i].append(Look(logits, frame))
+        looks, details = [], []
+        for i, (image, one) in enumerate(zip(images, found, strict=True)):
+            whole = one.look
+            if tracker:
+                whole, seen[i] = tracker.steadied(cuts[i], one, seen[i])
+            if one.portrait and one.faces:
+                looks.append(whole)
+                details.append(None)
+            else:
+                looks.append(Look(background(whole.logits.device), whole.window))
+                details.append(Details(tuple(one.faces), compose(whole, tuple(image.shape[:2]), seen[i])))
+        return looks, details
 
     def _first_looks(
         self, images: Sequence[Tensor], batch_size: int, progress: Callable[[int, int], None] | None
@@ -172,28 +213,6 @@ class FaceParser:
             if progress:
                 progress(done, len(images))
         return looks
-
-    def _details(
-        self,
-        images: Sequence[Tensor],
-        found: Sequence[Found],
-        batch_size: int,
-        tick: Callable[[], None],
-    ) -> list[Details | None]:
-        """Of each image its faces, each parsed in a window of its own; None for one that is a portrait."""
-        places = [(number, framing(face)) for number, one in enumerate(found) if not one.portrait for face in one.faces]
-        seen: list[list[Look]] = [[] for _ in images]
-        for batch in _batches([images[number].dtype for number, _ in places], batch_size):
-            tick()
-            pieces = [cut(images[places[i][0]], places[i][1], self.resolution, self.checkpoint.mean) for i in batch]
-            for i, logits in zip(batch, self._within_memory(torch.stack(pieces)), strict=True):
-                number, window = places[i]
-                seen[number].append(Look(logits, window))
-        return [
-            None if one.portrait and one.faces
-            else Details(tuple(one.faces), compose(one.look, tuple(image.shape[:2]), looks))
-            for image, one, looks in zip(images, found, seen, strict=True)
-        ]  # fmt: skip
 
     def _scout(self) -> Callable[[Tensor], Tensor]:
         """The network that searches for faces: the small one, whichever parses them."""

@@ -165,9 +165,10 @@ class Parsing:
     def _leave_one(self, masks: Tensor, index: int, face: int | str) -> None:
         """Of an image's masks [R, H, W] leave what belongs to one of its faces."""
         faces = self[index].faces[0]
-        if face == "largest":
-            face = max(faces, key=lambda face: face.width * face.height).index if faces else 0
-        if face >= len(faces):
+        if face == "largest" and faces:
+            face = max(faces, key=lambda face: face.width * face.height).index
+        place = next((place for place, one in enumerate(faces) if one.index == face), None)
+        if place is None:
             masks.zero_()
         elif len(faces) > 1:
             details = self.details[index]
@@ -180,7 +181,7 @@ class Parsing:
             alone = F.one_hot(owner.long(), len(faces)).permute(2, 0, 1).float()
             owners = rendering.labels(alone, window, self.sizes[index])
             for rows in rendering.row_bands(owners.shape, 8):
-                masks[:, rows] *= owners[rows] == face
+                masks[:, rows] *= owners[rows] == place
 
     def repeated(self, times: int) -> Parsing:
         """The parsing of a single image as that of a batch in which it comes so many times."""

@@ -154,6 +154,16 @@ def _cells(cells: Sequence[int], window: Window) -> Tensor:
     return torch.stack(torch.meshgrid(x, y, indexing="xy"))
 
 
+def resampled(look: Look, like: Look) -> Look:
+    """A look brought to the window and the cells of another."""
+    window, (height, width) = like.window, like.logits.shape[1:]
+    x, y = window.centre
+    across, down = _cells((height, width), Window(-window.width / 2, -window.height / 2, window.width, window.height))
+    sine, cosine = math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))
+    points = torch.stack([x + cosine * across - sine * down, y + sine * across + cosine * down])
+    return Look(_sampled(look, points.to(look.logits.device)), window)
+
+
 def _within(window: Window, points: Tensor) -> tuple[Tensor, Tensor]:
     """Where points, x and y [2, …], lie in a window: from -1 to 1 across and down, along its own axes."""
     x, y = points[0] - window.centre[0], points[1] - window.centre[1]
