@@ -296,6 +296,22 @@ def photo(bench: Bench) -> None:
           f"{more:.0f} MB more than parsed whole")  # fmt: skip
 
 
+def flicker(bench: Bench) -> None:
+    """Share of pixels whose label changes between frames of a still scene, with noise and steps of a pixel."""
+    rng = np.random.default_rng(bench.args.seed)
+    loose, tracked = [], []
+    for scene in scenes(bench.portraits, bench.backgrounds, 4, heights=(90, 350), people=3, seed=bench.args.seed):
+        frames = []
+        for _ in range(8):
+            moved = np.roll(scene.pixels, rng.integers(-1, 2, 2), (0, 1))
+            frames.append((moved + rng.normal(0, 4, moved.shape)).clip(0, 255).astype(np.uint8))
+        for changes, track in ((loose, False), (tracked, True)):
+            parsed = bench.parser.parse(frames, track=track).labels
+            changes.append((parsed[1:] != parsed[:-1]).float().mean().item())
+    print(f"flicker: {np.mean(loose):.3%} of the pixels, tracked {np.mean(tracked):.3%}: "
+          f"{np.mean(tracked) / np.mean(loose):.2f} of it")  # fmt: skip
+
+
 def overlap(box: Sequence[int], face: Face) -> float:
     """Intersection over union of a box (x, y, width, height) and a face's."""
     width = min(box[0] + box[2], face.x + face.width) - max(box[0], face.x)
@@ -304,7 +320,7 @@ def overlap(box: Sequence[int], face: Face) -> float:
     return both / (box[2] * box[3] + face.width * face.height - both)
 
 
-_MEASURES = {"found": found, "labels": labels, "close-ups": close_ups, "photo": photo}
+_MEASURES = {"found": found, "labels": labels, "close-ups": close_ups, "photo": photo, "flicker": flicker}
 
 
 def main() -> None:

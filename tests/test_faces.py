@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -13,10 +14,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from faceparse_core import FaceParser, faces
+from faceparse_core import FaceParser, faces, parser
 from faceparse_core.faces import Face, arranged, fills, find_faces, framing, from_boxes
 from faceparse_core.labels import NUM_LABELS
 from faceparse_core.rendering import Window
+from faceparse_core.tracking import Tracker
 from faceparse_core.windows import Look, compose, connected, cut, padded
 
 GREY = (0.5, 0.5, 0.5)
@@ -294,3 +296,76 @@ def test_faces_can_be_ordered():
     assert [face.x for face in arranged(some, "left to right", 0)] == [0, 50, 90]
     assert [face.x for face in arranged(some, "score", 0)] == [0, 90, 50]
     assert [(face.index, face.x) for face in arranged(some, "size", 6)] == [(0, 50), (1, 90)]
+
+
+# ---------------------------------------------------------------------------------------------- videos
+
+
+@pytest.fixture(scope="module")
+def shaky(group) -> list[np.ndarray]:
+    """Frames of a still scene: noise, and now and then a step of a pixel."""
+    rng = np.random.default_rng(0)
+    still = np.array(group.resize((800, 480))).astype(float)
+    frames = []
+    for _ in range(5):
+        moved = np.roll(still, rng.integers(-1, 2, 2), (0, 1))
+        frames.append((moved + rng.normal(0, 4, moved.shape)).clip(0, 255).astype(np.uint8))
+    return frames
+
+
+def flicker(labels: torch.Tensor) -> float:
+    return (labels[1:] != labels[:-1]).float().mean().item()
+
+
+def test_tracked_frames_hold_still(lite, shaky):
+    tracked, loose = lite.parse(shaky, track=True), lite.parse(shaky)
+    assert flicker(tracked.labels) < 0.5 * flicker(loose.labels)
+    assert [[face.index for face in found] for found in tracked.faces] == [[0, 1, 2]] * 5
+
+
+def test_a_face_keeps_its_index_and_others_get_new_ones(lite, head):
+    """It walks from left to right while another comes in; then the scene changes."""
+    frames = []
+    for step in range(4):
+        wall = Image.new("RGB", (900, 400), (120, 132, 140))
+        wall.paste(head, (20 + 40 * step, 100))
+        if step >= 2:  # larger, and so the first if nobody remembers
+            wall.paste(head.resize((340, 340)), (500, 30))
+        frames.append(np.array(wall))
+    other = Image.new("RGB", (900, 400), (10, 20, 90))
+    other.paste(head.resize((300, 300)), (300, 50))
+    parsing = lite.parse([*frames, np.array(other)], track=True)
+    indices = [{face.index: face.x for face in found} for found in parsing.faces]
+    assert [sorted(found) for found in indices] == [[0], [0], [0, 1], [0, 1], [0]]
+    assert [found[0] for found in indices[:4]] == sorted(found[0] for found in indices[:4])
+    assert parsing.mask("hair", face=0)[3, :, :400].any() and not parsing.mask("hair", face=0)[3, :, 500:].any()
+    assert parsing.mask("hair", face="largest")[3, :, 500:].any()
+    assert not parsing.mask("person")[4, :, :250].any()  # nothing of the last scene
+
+
+def test_a_video_may_come_in_pieces(lite, shaky):
+    tracker = Tracker()
+    pieces = [lite.parse(shaky[:2], track=tracker), lite.parse(shaky[2:], track=tracker)]
+    whole = lite.parse(shaky, track=True)
+    assert torch.equal(torch.cat([piece.labels for piece in pieces]), whole.labels)
+
+
+def test_tracked_portraits_hold_still(lite, head):
+    rng = np.random.default_rng(0)
+    frames = [(np.array(head) + rng.normal(0, 6, (224, 224, 3))).clip(0, 255).astype(np.uint8) for _ in range(4)]
+    for faces_ in ("auto", "image"):
+        tracked = lite.parse(frames, track=True, faces=faces_)
+        assert tracked.details == [None] * 4
+        assert flicker(tracked.labels) < 0.5 * flicker(lite.parse(frames, faces=faces_).labels)
+
+
+def test_a_face_that_is_overlooked_for_a_frame_is_looked_for_where_it_was(lite, shaky, monkeypatch):
+    search = faces.search
+
+    def blink(*arguments):
+        found = search(*arguments)
+        return [*found[:2], replace(found[2], faces=found[2].faces[1:]), *found[3:]]
+
+    monkeypatch.setattr(parser, "search", blink)
+    assert [len(found) for found in lite.parse(shaky).faces] == [3, 3, 2, 3, 3]
+    assert [len(found) for found in lite.parse(shaky, track=True).faces] == [3, 3, 3, 3, 3]
