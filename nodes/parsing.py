@@ -116,6 +116,13 @@ class ParseFace(io.ComfyNode):
                     force_input=True,
                     tooltip="Boxes of the faces from a detector, in place of the search.",
                 ),
+                io.Boolean.Input(
+                    "track",
+                    default=False,
+                    optional=True,
+                    tooltip="On for the frames of a video: a face keeps its number, and masks flicker less. Off for "
+                    "pictures that have nothing to do with each other.",
+                ),
             ],
             outputs=[
                 FaceParsing.Output("parsing", tooltip="For Select Labels, Preview Parsing and Parsing Info."),
@@ -131,8 +138,9 @@ class ParseFace(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image, model, on_no_face, resolution=512, precision="auto", batch_size=0, faces="auto", bboxes=None
-    ) -> io.NodeOutput:
+        cls, image, model, on_no_face, resolution=512, precision="auto", batch_size=0, faces="auto", bboxes=None,
+        track=False,
+    ) -> io.NodeOutput:  # fmt: skip
         start = time.perf_counter()
         image = _batch(image)
         found, parser = host.parse(
@@ -142,6 +150,7 @@ class ParseFace(io.ComfyNode):
             resolution=resolution,
             batch_size=batch_size,
             faces=_FACES[faces] if bboxes is None else _boxes_of_each(bboxes, len(image)),
+            track=track,
         )
         parsing = found.where_no_face(on_no_face)
         ran = f"{parser.checkpoint.name} · {parser.precision} on {parser.device}"
