@@ -19,7 +19,7 @@ import torch
 from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core import parser as engine
-from faceparse_core.labels import GROUPS, LABELS
+from faceparse_core.labels import DRAWN, DRAWN_GROUPS, GROUPS, LABELS
 from faceparse_core.parsing import NO_FACE, Parsing
 
 ROOT = Path(__file__).parents[1]
@@ -139,9 +139,8 @@ def test_help_pages_tell_of_every_input_and_output(pack):
 def test_labels_are_chosen_from_groups_and_readable_names(pack):
     include = next(i for i in pack.nodes["FaceParseSelectLabels"].define_schema().inputs if i.id == "include")
     assert include.options[: len(GROUPS)] == list(GROUPS)
-    assert {label.title for label in LABELS} <= set(include.options) and len(set(include.options)) == len(
-        include.options
-    )
+    assert {*DRAWN, *DRAWN_GROUPS, *(label.title for label in LABELS)} <= set(include.options)
+    assert len(set(include.options)) == len(include.options)
     assert include.chip and include.placeholder  # without a placeholder the widget shows no name
 
 
@@ -378,6 +377,7 @@ def test_labels_are_selected_without_the_model(run, parsing, monkeypatch):
         (dict(include=["mouth_area"], soft=True), "mouth_area", True),
         (dict(include=["hair"], expression="face - lips"), "face - lips", False),
         (dict(include=[], exclude=[], expression="viewer left eye"), "right eye", False),
+        (dict(include=["cheeks", "nose"], exclude=["t-zone"], soft=True), "cheeks + nose - t-zone", True),
     ):
         (mask,) = run("SelectLabels", parsing=parsing, **inputs).args
         assert mask.dtype == torch.float32 and torch.equal(mask, parsing.mask(region, soft=soft))

@@ -92,11 +92,11 @@ def test_titles_are_unique_so_that_set_can_name_them(name):
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_chosen_labels_exist(name):
-    from faceparse_core.labels import region_ids
+    from faceparse_core.labels import resolve
 
     for node in read(f"api/{name}.json").values():
         if node["class_type"] == "FaceParseSelectLabels":
-            assert region_ids(" + ".join(node["inputs"]["include"]["__value__"]))
+            assert resolve(" + ".join(node["inputs"]["include"]["__value__"]))
 
 
 # ---------------------------------------------------------------------------------------------- run.py
