@@ -173,8 +173,8 @@ class SelectLabels(io.ComfyNode):
                     default=["face"],
                     placeholder="include …",
                     chip=True,
-                    tooltip="What the mask shows: groups such as face, hair or person, regions such as forehead, cheeks "
-                    "or t-zone, and single parts.",
+                    tooltip="What the mask shows: groups such as face, hair or person, regions such as forehead or "
+                    "cheeks, and single parts.",
                 ),
                 io.MultiCombo.Input(
                     "exclude",

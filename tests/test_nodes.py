@@ -32,6 +32,8 @@ IDS = {
     "FaceParseMaskFeather": "MaskFeather",
     "FaceParsePreviewParsing": "PreviewParsing",
     "FaceParseParsingInfo": "ParsingInfo",
+    "FaceParseCropFaces": "CropFaces",
+    "FaceParsePasteFaces": "PasteFaces",
 }
 
 
