@@ -18,6 +18,7 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.faces import Face
+from faceparse_core.labels import resolve
 from faceparse_core.masks import as_mask, refine
 from faceparse_core.parsing import Parsing
 from faceparse_core.regions import face_axes
@@ -93,6 +94,7 @@ def crop_faces(
         raise ValueError(f"padding must be between 0 and 10 times the size of a face, not {padding}")
     if len(faces) != len(images):
         raise ValueError(f"there are {len(images)} images, but the faces are those of {len(faces)}: give as many")
+    resolve(region)
     parsing = faces if isinstance(faces, Parsing) else None
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
     if parsing and list(sizes) != parsing.sizes:
