@@ -119,11 +119,7 @@ def draw(labels: Tensor, face: Face, names: Sequence[str] = tuple(DRAWN)) -> Dra
     seen = _look(labels, face)
     if seen is None:
         return None
-    points = {
-        name: [seen.axes.to_picture(*line.T) for line in lines]
-        for name, lines in _outlines(seen).items()
-        if name in names
-    }
+    points = {name: [seen.axes.to_picture(*line.T) for line in lines] for name, lines in _outlines(seen, names).items()}
     margin = 3 * _SOFTNESS * seen.axes.unit
     height, width = labels.shape
     x, y = (np.concatenate([line[axis] for lines in points.values() for line in lines]) for axis in (0, 1))
@@ -247,8 +243,10 @@ _BROW = np.array([(0.21, _BROW_LEVEL + 0.03), (0.49, _BROW_LEVEL - 0.03), (0.77,
 
 
 def _side(seen: _Seen, side: int) -> _Side:
-    eye, brow = ([_curve(seen, ids, s) for s in (side, -side)] for ids in (_EYES, _BROWS))
-    eye, brow = (next((c for c in curves if c is not None), usual) for curves, usual in ((eye, _EYE), (brow, _BROW)))
+    eye, brow = (
+        next((curve for one in (side, -side) if (curve := _curve(seen, ids, one)) is not None), usual)
+        for ids, usual in ((_EYES, _EYE), (_BROWS, _BROW))
+    )
     u, v = seen.part(_NOSE)
     wing = _extreme(side * u[v > 0.3], 0.97, 0.25)
     mouth = _extreme(side * seen.part(*_MOUTH)[0], 0.98, 0.34)
@@ -267,7 +265,7 @@ def _curve(seen: _Seen, ids: tuple[int, ...], side: int) -> np.ndarray | None:
     u, v = side * u[there], v[there]
     if len(u) < max(2, seen.fewest / 2):
         return None
-    inner, outer = np.quantile(u, (0.02, 0.98))
+    inner, outer = (_extreme(u, share, u.mean()) for share in (0.02, 0.98))
     thirds = np.clip(((u - inner) / max(outer - inner, 1e-6) * 3).astype(int), 0, 2)
     count = np.bincount(thirds, minlength=3)
     height = np.bincount(thirds, v, 3) / count.clip(1)
@@ -276,43 +274,54 @@ def _curve(seen: _Seen, ids: tuple[int, ...], side: int) -> np.ndarray | None:
 
 
 def _extreme(values: np.ndarray, share: float, usual: float) -> float:
-    return float(np.quantile(values, share)) if len(values) > 3 else usual
+    """The value below which this share of them lies, an edge that single cells do not move; ``usual`` for too few."""
+    if len(values) < 4:
+        return float(usual)
+    place = round(share * (len(values) - 1))
+    return float(np.partition(values, place)[place])
+
+
+@dataclass(frozen=True)
+class _Middle:
+    """The landmarks of the middle line of a face, as it shows: (u, v)."""
+
+    nose: tuple[float, float]  # its base
+    lips: tuple[float, float]  # the lower edge of the lower lip
+    chin: tuple[float, float]
+    hairline: float  # v, or where the skin ends for another reason
+
+
+def _middle(seen: _Seen) -> _Middle:
+    u, v = seen.part(_NOSE)
+    nose = _extreme(u, 0.5, 0.0), _extreme(v, 0.98, 0.67)
+    u, v = seen.part(*_MOUTH)
+    lips = _extreme(u, 0.5, 0.0), _extreme(v, 0.98, 1.15)
+    u, v = seen.part(_SKIN)
+    below = np.abs(u - lips[0]) < 0.3
+    chin = float(np.clip(_extreme(v[below], 0.995, 1.64), lips[1] + 0.3, lips[1] + 0.75))
+    tip = _extreme(u[below & (np.abs(v - chin + 0.15) < 0.1)], 0.5, lips[0])
+    return _Middle(nose, lips, (tip, chin), _extreme(v[np.abs(u) < 0.3], 0.01, -1.05))
 
 
 # ---------------------------------------------------------------------------------------------- outlines
 
 
-def _outlines(seen: _Seen) -> dict[str, list[np.ndarray]]:
-    """The closed outlines, points [n, 2] in (u, v), of each drawn region."""
-    right, left = _side(seen, -1), _side(seen, 1)
-    u, v = seen.part(*_MOUTH)
-    lips = _extreme(v, 0.98, 1.15)
-    centre = float(np.median(u)) if len(u) else 0.0
-    u, v = seen.part(_NOSE)
-    nose, base = (float(np.median(u)) if len(u) else 0.0), _extreme(v, 0.98, 0.67)
-    u, v = seen.part(_SKIN)
-    near = np.abs(u - centre) < 0.3
-    chin = float(np.clip(_extreme(v[near], 0.995, 1.64), lips + 0.3, lips + 0.75))
-    low = u[near & (np.abs(v - chin + 0.15) < 0.1)]
-    tip = float(np.median(low)) if len(low) > 3 else centre
-    high = v[np.abs(u) < 0.3]
-    inner = (left.brow[0, 1] + right.brow[0, 1]) / 2
-    hairline = float(np.clip(_extreme(high, 0.01, -1.05), -1.35, inner - 0.35))
-
-    both = ((right, -1), (left, 1))
-    cheeks = [_mirrored(_cheek(side, base), sign) for side, sign in both]
-    return {
-        "forehead": [_forehead(left, right)],
-        "right cheek": [cheeks[0]],
-        "left cheek": [cheeks[1]],
-        "chin": [_chin(tip, lips, chin, (left.jaw + right.jaw) / 2)],
-        "under eyes": [_mirrored(_under_eye(side), sign) for side, sign in both],
-        "t-zone": _t_zone(left, right, hairline, nose, base, centre, tip, chin),
+def _outlines(seen: _Seen, names: Sequence[str]) -> dict[str, list[np.ndarray]]:
+    """The closed outlines, points [n, 2] in (u, v), of drawn regions."""
+    right, left, middle = _side(seen, -1), _side(seen, 1), _middle(seen)
+    outlines = {
+        "forehead": lambda: [_forehead(left, right)],
+        "left cheek": lambda: [_cheek(left, middle)],
+        "right cheek": lambda: [_mirrored(_cheek(right, middle))],
+        "chin": lambda: [_chin(middle, (left.jaw + right.jaw) / 2)],
+        "under eyes": lambda: [_under_eye(left), _mirrored(_under_eye(right))],
+        "t-zone": lambda: _t_zone(left, right, middle),
     }
+    return {name: outlines[name]() for name in names}
 
 
-def _mirrored(outline: np.ndarray, sign: int) -> np.ndarray:
-    return outline * (sign, 1)
+def _mirrored(outline: np.ndarray) -> np.ndarray:
+    return outline * (-1, 1)
 
 
 def _forehead(left: _Side, right: _Side) -> np.ndarray:
@@ -340,10 +349,10 @@ def _joined(left: list, right: list) -> np.ndarray:
     return np.array(left + [(-u, v) for u, v in right[::-1]])
 
 
-def _cheek(side: _Side, base: float) -> np.ndarray:
+def _cheek(side: _Side, middle: _Middle) -> np.ndarray:
     """From below the lower lid to the jaw, from the fold beside nose and mouth to near the ear."""
     (inner, high), (_, _), (outer, low) = side.eye
-    lid = max(high, low)
+    lid, base = max(high, low), middle.nose[1]
     return _spline(
         np.array(
             [
@@ -384,42 +393,43 @@ def _under_eye(side: _Side) -> np.ndarray:
     )
 
 
-def _chin(tip: float, lips: float, chin: float, jaw: float) -> np.ndarray:
+def _chin(middle: _Middle, jaw: float) -> np.ndarray:
     """Below the fold under the lower lip, down to the edge of the face."""
+    (_, lips), (tip, chin) = middle.lips, middle.chin
     wide, fold = 0.42 * jaw, lips + 0.36 * (chin - lips)
     half = [(0.0, fold), (0.6 * wide, fold + 0.04), (wide, fold + 0.16), (wide, chin - 0.05), (0.7 * wide, chin + 0.12)]
     return _spline(np.array([(tip + u, v) for u, v in half] + [(tip - u, v) for u, v in half[:0:-1]]))
 
 
-def _t_zone(
-    left: _Side, right: _Side, hairline: float, nose: float, base: float, centre: float, tip: float, chin: float
-) -> list[np.ndarray]:
+def _t_zone(left: _Side, right: _Side, middle: _Middle) -> list[np.ndarray]:
     """A bar over the forehead and a stem from there over nose and upper lip to the chin."""
+    brows = (left.brow[0, 1] + right.brow[0, 1]) / 2
+    hairline = min(max(middle.hairline, -1.35), brows - 0.35)
     bar = []
     for side in (left, right):
-        (inner, a), (middle, b), (tail, _) = side.brow
+        (inner, a), (arch, b), (tail, _) = side.brow
         top, wide = min(a, b) + 0.82 * (hairline - min(a, b)), 0.85 * tail
         bar.append(
             [
                 (0.5 * inner, a),
-                (middle, b),
+                (arch, b),
                 (wide, b - 0.10),
                 (wide + 0.05, 0.5 * (top + b)),
                 (0.8 * wide, top + 0.04),
                 (0.3 * wide, top),
             ]
         )
-    inner = 0.5 * (left.brow[0, 1] + right.brow[0, 1])
-    stem = [  # from the bar down: the middle and half the width
-        (inner - 0.25, 0.0, 0.20),
-        (inner, 0.0, 0.17),
+    (nose, base), (mouth, _), (tip, chin) = middle.nose, middle.lips, middle.chin
+    stem = [  # from the bar down: v, u of its middle, half its width
+        (brows - 0.25, 0.0, 0.20),
+        (brows, 0.0, 0.17),
         (0.12, 0.35 * nose, 0.15),
         (0.6 * base, nose, 0.23),
         (base - 0.04, nose, 0.26),
         (base + 0.04, nose, 0.17),
-        (base + 0.12, centre, 0.13),
-        (1.0, centre, 0.14),
-        (1.20, 0.5 * (centre + tip), 0.16),
+        (base + 0.12, mouth, 0.13),
+        (1.0, mouth, 0.14),
+        (1.20, 0.5 * (mouth + tip), 0.16),
         (0.5 * (1.20 + chin), tip, 0.22),
         (chin - 0.12, tip, 0.18),
         (chin - 0.06, tip, 0.08),

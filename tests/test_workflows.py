@@ -290,7 +290,10 @@ def test_a_graph_of_the_editor_and_an_unknown_name_are_explained(host, runner, c
     assert runner.main([str(PACK / "workflows" / "hair_mask.json"), "--server", host.url]) == 1
     assert "Export (API)" in capsys.readouterr().err
     assert runner.main(["hairmask", "--server", host.url]) == 1
-    assert "there is no workflow 'hairmask'. There are: background_removed, crop_edit_paste, hair_mask" in capsys.readouterr().err
+    assert (
+        "there is no workflow 'hairmask'. There are: background_removed, crop_edit_paste, hair_mask"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_server_without_the_nodes_and_no_server_are_explained(host, runner, capsys, tmp_path):
