@@ -12,7 +12,7 @@ An outline may run over brows, hair or background: a region is what of it lies o
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,6 +30,8 @@ _SOFTNESS = 0.035
 _CELLS = 192
 # Parts of fewer cells, as a share of the face's, are noise.
 _SMALLEST_PART = 0.0005
+# Below so many pixels from the eyes to the mouth nothing can be drawn.
+_SMALLEST_UNIT = 2
 
 (_SKIN,), (_NOSE,), (_GLASSES,) = (region_ids(name) for name in ("skin", "nose", "eyeglasses"))
 _EYES, _BROWS, _MOUTH, _FACE = (GROUPS[name] for name in ("eyes", "brows", "mouth_area", "face"))
@@ -157,7 +159,7 @@ class _Seen:
 
 
 def _look(labels: Tensor, face: Face) -> _Seen | None:
-    """The face in coarse cells, and its axes."""
+    """The face in coarse cells, with its axes; None where there are none."""
     height, width = labels.shape
     spare_x, spare_y = face.width // 8, face.height // 8
     left, top = max(0, face.x - spare_x), max(0, face.y - spare_y)
@@ -181,48 +183,44 @@ def _look(labels: Tensor, face: Face) -> _Seen | None:
             return None
         return np.array([np.average(mean_x[ids], weights=count[ids]), np.average(mean_y[ids], weights=count[ids])])
 
+    axes = _axes(centre)
+    if axes is None:
+        return None
+    u, v = axes.to_face(x, y)
+    return _Seen(axes, {part: (u[label == part], v[label == part]) for part in _FACE}, fewest)
+
+
+def _axes(centre: Callable[..., np.ndarray | None]) -> Axes | None:
+    """The axes from the ``centre`` (x, y) of labels, which is None for those that are not seen."""
     left_eye, right_eye, nose, mouth = centre(_EYES[0]), centre(_EYES[1]), centre(_NOSE), centre(*_MOUTH)
     both = left_eye is not None and right_eye is not None
-    # What tells the height of the eyes, and how far above it lies, in units.
-    level, above = next(
-        (
-            (place, offset)
-            for place, offset in (
-                (left_eye if right_eye is None else right_eye, 0.0),
-                (centre(_GLASSES), 0.0),
-                (centre(*_BROWS), _BROW_LEVEL),
-            )
-            if place is not None
-        ),
-        (None, 0.0),
-    )
     if both and mouth is not None:
-        middle = (left_eye + right_eye) / 2
+        between = (left_eye + right_eye) / 2
     elif both and nose is not None:
-        middle = (left_eye + right_eye) / 2
-        mouth = middle + (nose - middle) / _NOSE_LEVEL
+        between = (left_eye + right_eye) / 2
+        mouth = between + (nose - between) / _NOSE_LEVEL
     elif nose is not None and mouth is not None:
-        # Nose and mouth lie on the middle line of the face; the height comes from what is seen of the eyes.
-        middle = nose - (mouth - nose) * (_NOSE_LEVEL / (1 - _NOSE_LEVEL))
-        if level is not None:
-            down_axis = (mouth - middle) / np.linalg.norm(mouth - middle)
-            reach = (mouth - level) @ down_axis / (1 - above)
-            middle = mouth - down_axis * reach
+        # Both lie on the middle line of the face; how far up the eyes are, what is seen there tells better.
+        between = nose - (mouth - nose) * (_NOSE_LEVEL / (1 - _NOSE_LEVEL))
+        hints = ((centre(*_EYES), 0.0), (centre(_GLASSES), 0.0), (centre(*_BROWS), _BROW_LEVEL))
+        place, level = next(((place, level) for place, level in hints if place is not None), (between, 0.0))
+        length = np.linalg.norm(mouth - between)
+        if length:
+            reach = (mouth - place) @ (mouth - between) / length / (1 - level)
+            between = mouth - (mouth - between) * (max(reach, 0.0) / length)
     else:
         return None
-    unit = float(np.linalg.norm(mouth - middle))
-    if unit < 2:
+    unit = float(np.linalg.norm(mouth - between))
+    if unit < _SMALLEST_UNIT:
         return None
-    angle = math.degrees(math.atan2(middle[0] - mouth[0], mouth[1] - middle[1]))
+    angle = math.degrees(math.atan2(between[0] - mouth[0], mouth[1] - between[1]))
     if both:
         # The line through the eyes is steady where the head turns, that to the mouth where it nods: their mean.
         line = left_eye - right_eye
         tilt = (math.degrees(math.atan2(line[1], line[0])) - angle + 180) % 360 - 180
         if abs(tilt) < 30:
             angle += tilt / 2
-    axes = Axes(float(middle[0]), float(middle[1]), unit, (angle + 180) % 360 - 180)
-    u, v = axes.to_face(x, y)
-    return _Seen(axes, {part: (u[label == part], v[label == part]) for part in _FACE}, fewest)
+    return Axes(float(between[0]), float(between[1]), unit, (angle + 180) % 360 - 180)
 
 
 @dataclass(frozen=True)

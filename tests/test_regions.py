@@ -194,6 +194,15 @@ def test_any_box_and_any_size(x, y, width, height, step):
             assert shape.isfinite().all() and shape.min() >= 0 and shape.max() <= 1
 
 
+@given(seed=st.integers(0, 10_000), cell=st.sampled_from([1, 3, 20]), kinds=st.integers(2, 6))
+def test_label_maps_that_are_no_faces(seed, cell, kinds):
+    chance = np.random.default_rng(seed)
+    labels = chance.choice(chance.choice([1, 2, 3, 4, 5, 6, 7, 10, 11, 12], kinds), (60 // cell, 60 // cell))
+    labels = torch.from_numpy(np.kron(labels, np.ones((cell, cell))).astype(np.uint8))
+    drawing = draw(labels, Face(0, 0, 0, 60, 60))
+    assert drawing is None or all(shape.isfinite().all() for shape in drawing.shapes.values())
+
+
 # ---------------------------------------------------------------------------------------------- in expressions
 
 
