@@ -234,10 +234,10 @@ def _taken(image: Tensor, place: Place, size: int) -> Tensor:
     """What lies at a place of an image [H, W, C], float32 [size, size, C] in 0..1."""
     window = _cut(image, place.box)
     if not place.angle:
-        return pictures.resize(window, (size, size))
+        return _as_float(pictures.resize(window, (size, size)))
     shrink = max(1.0, place.side / size)
     height, width = window.shape[:2]
-    window = pictures.resize(window, (max(1, round(height / shrink)), max(1, round(width / shrink))))
+    window = _as_float(pictures.resize(window, (max(1, round(height / shrink)), max(1, round(width / shrink)))))
     steps = ((torch.arange(size) + 0.5) / size - 0.5) * place.side
     x, y = _turned(steps[None, :], steps[:, None], place.angle)
     left, top, *_ = place.box
@@ -245,14 +245,19 @@ def _taken(image: Tensor, place: Place, size: int) -> Tensor:
 
 
 def _cut(image: Tensor, box: tuple[int, int, int, int]) -> Tensor:
-    """The pixels of a box, float32 0..1; beyond the image its border is repeated."""
+    """The pixels of a box; beyond the image its border is repeated."""
     x, y, width, height = box
     rows, columns = torch.arange(y, y + height), torch.arange(x, x + width)
     rows, columns = rows.clamp(0, image.shape[0] - 1), columns.clamp(0, image.shape[1] - 1)
     # The rows and columns that are there first: the whole image is not copied.
     part = image[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].cpu()
-    part = part / 255 if part.dtype == torch.uint8 else part.float()
+    if part.shape[:2] == (height, width):
+        return part
     return part[rows - rows[0]][:, columns - columns[0]]
+
+
+def _as_float(image: Tensor) -> Tensor:
+    return image / 255 if image.dtype == torch.uint8 else image.float()
 
 
 # ---------------------------------------------------------------------------------------------- into the image
@@ -260,8 +265,7 @@ def _cut(image: Tensor, box: tuple[int, int, int, int]) -> Tensor:
 
 def _given(crop: Tensor, place: Place, there: tuple[slice, slice]) -> Tensor:
     """A crop [h, h, C] as it lies in these rows and columns of the image, float32 [rows, columns, C] in 0..1."""
-    crop = crop.cpu()
-    crop = crop / 255 if crop.dtype == torch.uint8 else crop.float()
+    crop = _as_float(crop.cpu())
     left, top, *_ = place.box
     if not place.angle:
         side = round(place.side)
@@ -274,10 +278,12 @@ def _given(crop: Tensor, place: Place, there: tuple[slice, slice]) -> Tensor:
 
 
 def _offsets(place: Place, there: tuple[slice, slice]) -> tuple[Tensor, Tensor]:
-    """(u, v) of pixels of the image from the middle of a place, in its own directions; its sides are at ±0.5."""
+    """(u, v) of pixels of the image from the middle of a place, in its own directions; its sides are at ±0.5. They
+    broadcast to [rows, columns]."""
     down = torch.arange(there[0].start, there[0].stop)[:, None] + 0.5 - place.y
     across = torch.arange(there[1].start, there[1].stop)[None, :] + 0.5 - place.x
-    u, v = _turned(across, down, -place.angle)
+    # A row and a column are enough for an upright place.
+    u, v = _turned(across, down, -place.angle) if place.angle else (across, down)
     return u / place.side, v / place.side
 
 
