@@ -21,7 +21,7 @@ from faceparse_core import images as pictures
 from faceparse_core.crops import crop_faces, paste_faces
 from faceparse_core.faces import find_faces
 from faceparse_core.labels import DRAWN, resolve
-from faceparse_core.regions import draw, face_axes
+from faceparse_core.regions import draw, extras, face_axes
 from faceparse_core.training.data import read_names, read_pair
 
 _CLOSEUP = Path(__file__).parents[1] / "samples" / "closeup.jpg"
@@ -83,9 +83,10 @@ def _drawn(labels: np.ndarray, name: str) -> np.ndarray:
     mask = np.zeros(labels.shape, dtype=bool)
     region, tensor = resolve(name), torch.from_numpy(labels)
     for face in find_faces(tensor):
-        if drawing := draw(tensor, face, (name,)):
-            for label, rows, columns, extra in drawing.extras(region, slice(0, len(labels)), soft=False):
-                mask[rows, columns] |= (extra.numpy() > 0) & (labels[rows, columns] == label)
+        drawing = draw(tensor, face, (name,))
+        if drawing:
+            for label, there, extra in extras(region, [drawing], slice(0, len(labels)), soft=False):
+                mask[there] |= (extra.numpy() > 0) & (labels[there] == label)
     return mask
 
 

@@ -108,7 +108,7 @@ class Parsing:
                     masks[:, i, rows] = chosen[:, labels.int()]
                     for mask, region in zip(masks[:, i, rows], resolved, strict=True):
                         for label, there, extra in extras(region, drawings, rows, soft=False):
-                            mask[there] += extra * (labels[there] == label)
+                            mask[there] = (mask[there] + extra * (labels[there] == label)).clamp_(0, 1)
         masks[:, list(self.filled)] = 1
         return masks
 

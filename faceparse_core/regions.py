@@ -12,7 +12,7 @@ An outline may run over brows, hair or background: a region is what of it lies o
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -70,28 +70,8 @@ class Drawing:
     height: int
     shapes: dict[str, Tensor]
 
-    def extras(self, region: Region, rows: slice, *, soft: bool) -> Iterator[tuple[int, slice, slice, Tensor]]:
-        """What a region has of a label here beyond what it has where nothing is drawn: (label, rows, columns, extra).
-
-        ``rows`` is a band of the picture; what comes are rows within this band, columns, and for each of these pixels
-        the share of the label that is added to it, or taken from it if negative: float32 [rows, columns] in -1..1,
-        whole numbers unless ``soft``.
-        """
-        top, bottom = max(rows.start, self.y), min(rows.stop, self.y + self.height)
-        if top >= bottom:
-            return
-        there, columns = slice(top - rows.start, bottom - rows.start), slice(self.x, self.x + self.width)
-        shapes = {name: self._shown(name, top - self.y, bottom - self.y, soft) for name in region.shapes}
-        for label, steps in region.drawn.items():
-            before = float(label in region.ids)
-            share = torch.tensor(before)
-            for operator, name in steps:
-                shape = shapes[name]
-                share = torch.maximum(share, shape) if operator == "+" else torch.minimum(share, 1 - shape)
-            yield label, there, columns, share - before
-
-    def _shown(self, name: str, top: int, bottom: int, soft: bool) -> Tensor:
-        """A shape in rows of the rectangle, at the picture's size."""
+    def shown(self, name: str, top: int, bottom: int, *, soft: bool) -> Tensor:
+        """A shape in rows of the rectangle at the picture's size, float32 [rows, width]; 0 or 1 unless ``soft``."""
         shape = self.shapes[name]
         upper, lower, down = _samples(top, bottom, self.height, shape.shape[0])
         left, right, across = _samples(0, self.width, self.width, shape.shape[1])
@@ -103,9 +83,8 @@ class Drawing:
 def face_axes(labels: Tensor, face: Face) -> Axes | None:
     """The axes of a face in a label map, uint8 [H, W]; None where too little of it is seen.
 
-    They come from the eyes and the mouth. Where one is missing the nose helps: an eye that hair or a turned head hides,
-    eyes behind glasses (those or the brows give their height), a covered mouth. Without a nose both eyes and a mouth
-    must be there, without a mouth an eye and a nose.
+    They come from the eyes and the mouth. Where these are hidden, by hair, glasses, a hand or as the head turns away,
+    the nose helps, and an eye, glasses or brows that are seen: of both eyes, nose and mouth two must be there.
     """
     seen = _look(labels, face)
     return seen and seen.axes
@@ -139,6 +118,33 @@ def draw(labels: Tensor, face: Face, names: Sequence[str] = tuple(DRAWN)) -> Dra
             torch.maximum(shape, filled, out=shape)
     shapes = _blurred(shapes, _SOFTNESS * seen.axes.unit / step)
     return Drawing(left, top, right - left, bottom - top, dict(zip(points, shapes, strict=True)))
+
+
+def extras(
+    region: Region, drawings: Iterable[Drawing | None], rows: slice, *, soft: bool
+) -> Iterator[tuple[int, tuple[slice, slice], Tensor]]:
+    """What a region has of labels on drawings beyond what it has where nothing is drawn: (label, where, extra).
+
+    ``rows`` is a band of the picture; ``where`` are rows within this band, and columns; ``extra`` is the share of the
+    label that is added to each pixel there, or taken from it if negative: float32 [rows, columns] in -1..1, whole
+    numbers unless ``soft``.
+    """
+    for drawing in drawings:
+        if drawing is None:
+            continue
+        top, bottom = max(rows.start, drawing.y), min(rows.stop, drawing.y + drawing.height)
+        if top >= bottom:
+            continue
+        where = slice(top - rows.start, bottom - rows.start), slice(drawing.x, drawing.x + drawing.width)
+        top, bottom = top - drawing.y, bottom - drawing.y
+        shapes = {name: drawing.shown(name, top, bottom, soft=soft) for name in region.shapes}
+        for label, steps in region.drawn.items():
+            before = float(label in region.ids)
+            share = torch.tensor(before)
+            for operator, name in steps:
+                shape = shapes[name]
+                share = torch.maximum(share, shape) if operator == "+" else torch.minimum(share, 1 - shape)
+            yield label, where, share - before
 
 
 # ---------------------------------------------------------------------------------------------- landmarks

@@ -16,7 +16,7 @@ from faceparse_core.faces import Face, find_faces
 from faceparse_core.labels import DRAWN, DRAWN_GROUPS, GROUPS, LABELS, region_ids, resolve
 from faceparse_core.parser import FaceParser
 from faceparse_core.parsing import Parsing, Window
-from faceparse_core.regions import draw, face_axes
+from faceparse_core.regions import draw, extras, face_axes
 
 SIZE, EYES_TO_MOUTH = 240, 60
 NAMES = [*DRAWN, *DRAWN_GROUPS]
@@ -153,8 +153,8 @@ def test_what_is_hidden_is_filled_in(without, glasses):
         for one in (drawing, whole):
             mask = torch.zeros(SIZE, SIZE)
             region = resolve(name)
-            for _, rows, columns, extra in one.extras(region, slice(0, SIZE), soft=False):
-                mask[rows, columns] = extra
+            for _, there, extra in extras(region, [one], slice(0, SIZE), soft=False):
+                mask[there] = extra
             masks.append(mask.bool())
         overlap = (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum()
         assert overlap > 0.7, (name, overlap)
@@ -229,6 +229,9 @@ def test_expressions_mix_labels_and_drawn_regions(portrait_parsing, soft):
     assert torch.equal(mask("forehead - skin + chin"), mask("chin"))
     for plain in ("face + forehead", "skin - chin + chin + face", "chin - skin + face"):
         assert torch.equal(mask(plain), mask("face"))
+    together = ["hair", "forehead", "skin - chin", "t-zone - forehead"]
+    for one, name in zip(portrait_parsing.masks(together, soft=soft), together, strict=True):
+        assert torch.equal(one, mask(name))
 
 
 def test_a_face_in_a_big_picture_is_the_same_but_larger(portrait_parsing):
