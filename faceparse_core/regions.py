@@ -26,6 +26,8 @@ from faceparse_core.labels import DRAWN, GROUPS, NUM_LABELS, Region, region_ids
 _NOSE_LEVEL, _BROW_LEVEL = 0.37, -0.23
 # The standard deviation of an outline's soft edge, in units; the whole edge is about a twentieth of the face.
 _SOFTNESS = 0.035
+# The corners (u, v) of the rectangle that holds all outlines with their soft edges.
+_REACH = ((-1.45, -1.75), (1.45, -1.75), (1.45, 2.15), (-1.45, 2.15))
 # A face is looked at, and its outlines are drawn, on a grid with this many cells along its longer side.
 _CELLS = 192
 # Parts of fewer cells, as a share of the face's, are noise.
@@ -101,11 +103,11 @@ def draw(labels: Tensor, face: Face, names: Sequence[str] = tuple(DRAWN)) -> Dra
     if seen is None:
         return None
     points = {name: [seen.axes.to_picture(*line.T) for line in lines] for name, lines in _outlines(seen, names).items()}
-    margin = 3 * _SOFTNESS * seen.axes.unit
     height, width = labels.shape
-    x, y = (np.concatenate([line[axis] for lines in points.values() for line in lines]) for axis in (0, 1))
-    left, right = max(0, math.floor(x.min() - margin)), min(width, math.ceil(x.max() + margin))
-    top, bottom = max(0, math.floor(y.min() - margin)), min(height, math.ceil(y.max() + margin))
+    # One rectangle whatever is drawn, so that a region does not depend on what else is asked for.
+    x, y = seen.axes.to_picture(*np.array(_REACH).T)
+    left, right = max(0, math.floor(x.min())), min(width, math.ceil(x.max()))
+    top, bottom = max(0, math.floor(y.min())), min(height, math.ceil(y.max()))
     if left >= right or top >= bottom:
         return None
     step = max(1.0, max(right - left, bottom - top) / _CELLS)
