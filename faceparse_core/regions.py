@@ -32,6 +32,8 @@ _REACH = ((-1.45, -1.75), (1.45, -1.75), (1.45, 2.15), (-1.45, 2.15))
 _CELLS = 192
 # Parts of fewer cells, as a share of the face's, are noise.
 _SMALLEST_PART = 0.0005
+# How far from the middle of a face's box its parts lie, as a share of its half sides, squared.
+_OVAL = 1.25
 # Below so many pixels from the eyes to the mouth nothing can be drawn.
 _SMALLEST_UNIT = 2
 
@@ -177,9 +179,12 @@ def _look(labels: Tensor, face: Face) -> _Seen | None:
     is_face = np.zeros(256, dtype=bool)
     is_face[list(_FACE)] = True
     down, across = is_face[cells].nonzero()
-    label = cells[down, across]
     # The centre of the pixel that was looked at.
     x, y = left + across * step + 0.5, top + down * step + 0.5
+    # Beside the oval of the face in its box are parts of other faces, if any.
+    oval = ((x - face.x) / face.width * 2 - 1) ** 2 + ((y - face.y) / face.height * 2 - 1) ** 2 < _OVAL
+    keep = oval | (cells[down, across] == _SKIN)
+    label, x, y = cells[down, across][keep], x[keep], y[keep]
 
     count = np.bincount(label, minlength=NUM_LABELS)
     mean_x, mean_y = (np.bincount(label, values, NUM_LABELS) / count.clip(1) for values in (x, y))

@@ -178,6 +178,18 @@ def test_pictures_without_a_face_have_empty_regions():
     assert grey.mask("forehead").all() and grey.mask("chin", soft=True).all()
 
 
+def test_a_neighbour_changes_nothing():
+    """A head beside this one, leaning over, its mouth within the reach of a generous box."""
+    labels = torch.zeros(SIZE, 2 * SIZE, dtype=torch.uint8)
+    labels[:, :SIZE] = a_face()
+    box = Face(0, 40, 20, 160, 200)
+    alone = face_axes(labels, box)
+    behind = labels[:, 130 : 130 + SIZE]
+    behind[behind == 0] = a_face(turned=40)[behind == 0]
+    assert (labels[:, 180:220] == 11).any()
+    assert face_axes(labels, box) == alone
+
+
 @given(
     x=st.integers(-60, 300), y=st.integers(-60, 300), width=st.integers(1, 400), height=st.integers(1, 400),
     step=st.sampled_from([1, 2, 7, 30]),
