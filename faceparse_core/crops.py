@@ -8,7 +8,7 @@ back. Where the places of two faces overlap, each pixel is taken from the crop w
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -76,6 +76,7 @@ def crop_faces(
     face: str | int = "all",
     align: bool = False,
     region: str = "face",
+    progress: Callable[[int, int], None] | None = None,
 ) -> tuple[Tensor, Tensor, FaceCrops]:
     """Square crops of faces: the crops, float32 [N, size, size, 3] in 0..1, their masks, float32 [N, size, size] in
     0..1, and where they came from, for :func:`paste_faces`. Images without a face give no crop: N may be 0.
@@ -85,7 +86,8 @@ def crop_faces(
     image it is moved and its padding cut short, as long as the face stays in. ``size`` 0: all crops are as large as the
     largest needs, and no pixel is resampled. ``face``: "all", "largest", or an index, of which each image gives the
     face that has it. ``align``: turned with the face, so that it is upright in the crop. ``region``: what the masks
-    show; without a parsing they show the face's box.
+    show; without a parsing they show the face's box. ``progress(done, total)`` is called after each crop; an exception
+    from it stops the work.
     """
     images = pictures.load(images)
     if size < 0 or 0 < size < _STEP or size != int(size):
@@ -95,15 +97,17 @@ def crop_faces(
     if len(faces) != len(images):
         raise ValueError(f"there are {len(images)} images, but the faces are those of {len(faces)}: give as many")
     resolve(region)
+    size = int(size)
     parsing = faces if isinstance(faces, Parsing) else None
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
     if parsing and list(sizes) != parsing.sizes:
         raise ValueError("the faces were found in images of other sizes: give the images that were parsed")
 
+    parsed = list(parsing) if parsing else None  # one by one: they may differ in size
     places = []
     for i, found in enumerate(parsing.faces if parsing else faces):
         for one in _chosen(found, face):
-            angle = _angle(one, parsing.labels[i] if parsing else None) if align else 0.0
+            angle = _angle(one, parsed[i].labels[0] if parsed else None) if align else 0.0
             places.append(_place(i, one, sizes[i], padding, angle))
     if not size:
         size = max((math.ceil(place.side / _STEP) * _STEP for place in places), default=0)
@@ -111,13 +115,15 @@ def crop_faces(
 
     crops, masks = torch.empty(len(places), size, size, 3), torch.empty(len(places), size, size)
     mask, masked = None, None
-    for crop, its_mask, place in zip(crops, masks, places, strict=True):
-        if parsing and masked != place.image:
-            mask, masked = parsing[place.image].mask(region)[0, ..., None], place.image
-        elif not parsing:
+    for done, (crop, its_mask, place) in enumerate(zip(crops, masks, places, strict=True), 1):
+        if parsed and masked != place.image:
+            mask, masked = parsed[place.image].mask(region)[0, ..., None], place.image
+        elif not parsed:
             mask = _box_mask(sizes[place.image], next(f for f in faces[place.image] if f.index == place.face))
         crop.copy_(_taken(images[place.image], place, size))
         its_mask.copy_(_taken(mask, place, size)[..., 0])
+        if progress:
+            progress(done, len(places))
     return crops, masks, FaceCrops(tuple(places), size, sizes)
 
 
@@ -128,6 +134,7 @@ def paste_faces(
     *,
     mask: Tensor | None = None,
     feather: float = 24.0,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Tensor | list[Tensor]:
     """The images with edited crops put back, each blended in over a soft edge.
 
@@ -136,6 +143,7 @@ def paste_faces(
     place, square, of any size. ``mask``: float [N, h, w] in 0..1, what of each crop is put back (a single one counts
     for all); without one it is the whole crop. ``feather``: the width of the soft edge, in pixels of the crops as they
     were made: inside the border of a crop, around the edge of a mask. At the border of the image there is no soft edge.
+    ``progress(done, total)`` is called after each crop; an exception from it stops the work.
 
     Where the mask is 0 and outside of the crops, pixels are those of the images, to the bit; so are those of crops that
     were not edited and were made without resampling. Raises ValueError for crops, masks and images that do not fit.
@@ -179,6 +187,8 @@ def paste_faces(
                 _give_way(weight, place, there, its_weight, other, elsewhere)
         pasted.append((place, there, weight))
         _blend(image[there], _given(crop, place, there), weight[..., None])
+        if progress:
+            progress(i + 1, len(places))
     return result
 
 

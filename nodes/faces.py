@@ -103,7 +103,7 @@ class CropFaces(io.ComfyNode):
         parsing, image = _matched(parsing, _batch(image))
         which = index if face == "index" else face
         crops, masks, places = crop_faces(
-            image, parsing, size=size, padding=padding, face=which, align=align, region=region
+            image, parsing, size=size, padding=padding, face=which, align=align, region=region, progress=host.Progress()
         )
         text = f"{len(places)} face{'s' * (len(places) != 1)}"
         if not places.places:
@@ -151,5 +151,7 @@ class PasteFaces(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, crops, face_crops, feather, mask=None) -> io.NodeOutput:
-        pasted = paste_faces(_batch(image), _batch(crops), face_crops, mask=mask, feather=feather)
+        pasted = paste_faces(
+            _batch(image), _batch(crops), face_crops, mask=mask, feather=feather, progress=host.Progress()
+        )
         return io.NodeOutput(host.give(pasted))

@@ -222,6 +222,9 @@ def test_crops_of_a_parsed_portrait(portrait):
     assert ((share > 0.25) & (share < 0.6)).all() and masks[:, 64, 64].min() > 0.999
     _, hair, _ = crop_faces([image, image.flip(1)], parsing, size=128, region="hair", face="largest")
     assert hair[:, 64, 64].max() == 0 and hair.mean() > 0.05
+    images = [image, image[:, 8:]]
+    different = FaceParser("lite", "cpu", "fp32").parse(images)
+    assert [place.image for place in crop_faces(images, different, align=True)[2].places] == [0, 1]
     _, chin, _ = crop_faces([image, image.flip(1)], parsing, size=128, region="chin")
     assert 0.002 < chin.mean() < 0.05 and chin[:, :64].max() == 0
 

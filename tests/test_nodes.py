@@ -452,7 +452,7 @@ def test_faces_are_cropped_and_pasted(run, image, parsing):
     output = run("CropFaces", image=frames, parsing=parsed, size=256, padding=0.25, align=True)
     crops, masks, places = output.args
     assert crops.shape == (2, 256, 256, 3) and masks.shape == (2, 256, 256) and len(places) == 2
-    assert run.texts[-1] == ("7", "2 faces") and output.ui["text"] == ["2 faces"]
+    assert run.texts[-1] == ("7", "2 faces") and output.ui["text"] == ["2 faces"] and run.progress[-1] == (2, 2)
     assert 0.2 < masks.mean() < 0.7 and masks[:, 128, 128].min() > 0.99
     (pasted,) = run("PasteFaces", image=frames, crops=1 - crops, face_crops=places, mask=masks, feather=8).args
     face, rest = parsed.mask("face").bool(), parsed.mask("face - cheeks", soft=True) < 0.01
