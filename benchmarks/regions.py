@@ -85,7 +85,7 @@ def _drawn(labels: np.ndarray, name: str) -> np.ndarray:
     for face in find_faces(tensor):
         drawing = draw(tensor, face, (name,))
         if drawing:
-            for label, there, extra in extras(region, [drawing], slice(0, len(labels)), soft=False):
+            for label, there, extra in extras(region, [drawing], *map(slice, (0, 0), labels.shape), soft=False):
                 mask[there] |= (extra.numpy() > 0) & (labels[there] == label)
     return mask
 

@@ -91,6 +91,7 @@ class Parsing:
             row[list(region.ids)] = 1
         shapes = tuple({shape for region in resolved for shape in region.shapes})
         height, width = self._one_size()
+        columns = slice(0, width)
         masks = torch.empty(len(regions), len(self), height, width)
         for i in range(len(self)):
             drawings = [draw(self.labels[i], face, shapes) for face in find_faces(self.labels[i])] if shapes else []
@@ -99,7 +100,7 @@ class Parsing:
                     shares = logits.softmax(0)
                     masks[:, i, rows] = torch.tensordot(chosen.to(logits.device), shares, 1).cpu()
                     for mask, region in zip(masks[:, i, rows], resolved, strict=True):
-                        for label, there, extra in extras(region, drawings, rows, soft=True):
+                        for label, there, extra in extras(region, drawings, rows, columns, soft=True):
                             mask[there] += extra * shares[label][there].cpu()
                         mask.clamp_(0, 1)
             else:
@@ -107,7 +108,7 @@ class Parsing:
                     labels = self.labels[i, rows]
                     masks[:, i, rows] = chosen[:, labels.int()]
                     for mask, region in zip(masks[:, i, rows], resolved, strict=True):
-                        for label, there, extra in extras(region, drawings, rows, soft=False):
+                        for label, there, extra in extras(region, drawings, rows, columns, soft=False):
                             mask[there] = (mask[there] + extra * (labels[there] == label)).clamp_(0, 1)
         masks[:, list(self.filled)] = 1
         return masks

@@ -74,11 +74,11 @@ class Drawing:
     height: int
     shapes: dict[str, Tensor]
 
-    def shown(self, name: str, top: int, bottom: int, *, soft: bool) -> Tensor:
-        """A shape in rows of the rectangle at the picture's size, float32 [rows, width]; 0 or 1 unless ``soft``."""
+    def shown(self, name: str, rows: slice, columns: slice, *, soft: bool) -> Tensor:
+        """A shape in rows and columns of the rectangle at the picture's size, float32; 0 or 1 unless ``soft``."""
         shape = self.shapes[name]
-        upper, lower, down = _samples(top, bottom, self.height, shape.shape[0])
-        left, right, across = _samples(0, self.width, self.width, shape.shape[1])
+        upper, lower, down = _samples(rows, self.height, shape.shape[0])
+        left, right, across = _samples(columns, self.width, shape.shape[1])
         tall = torch.lerp(shape[upper], shape[lower], down[:, None])
         values = torch.lerp(tall[:, left], tall[:, right], across)
         return values if soft else (values >= 0.5).float()
@@ -125,23 +125,24 @@ def draw(labels: Tensor, face: Face, names: Sequence[str] = tuple(DRAWN)) -> Dra
 
 
 def extras(
-    region: Region, drawings: Iterable[Drawing | None], rows: slice, *, soft: bool
+    region: Region, drawings: Iterable[Drawing | None], rows: slice, columns: slice, *, soft: bool
 ) -> Iterator[tuple[int, tuple[slice, slice], Tensor]]:
     """What a region has of labels on drawings beyond what it has where nothing is drawn: (label, where, extra).
 
-    ``rows`` is a band of the picture; ``where`` are rows within this band, and columns; ``extra`` is the share of the
-    label that is added to each pixel there, or taken from it if negative: float32 [rows, columns] in -1..1, whole
-    numbers unless ``soft``.
+    ``rows`` and ``columns`` are a part of the picture, and ``where`` are rows and columns within this part; ``extra``
+    is the share of the label that is added to each pixel there, or taken from it if negative: float32 [rows, columns]
+    in -1..1, whole numbers unless ``soft``.
     """
     for drawing in drawings:
         if drawing is None:
             continue
         top, bottom = max(rows.start, drawing.y), min(rows.stop, drawing.y + drawing.height)
-        if top >= bottom:
+        left, right = max(columns.start, drawing.x), min(columns.stop, drawing.x + drawing.width)
+        if top >= bottom or left >= right:
             continue
-        where = slice(top - rows.start, bottom - rows.start), slice(drawing.x, drawing.x + drawing.width)
-        top, bottom = top - drawing.y, bottom - drawing.y
-        shapes = {name: drawing.shown(name, top, bottom, soft=soft) for name in region.shapes}
+        where = slice(top - rows.start, bottom - rows.start), slice(left - columns.start, right - columns.start)
+        part = slice(top - drawing.y, bottom - drawing.y), slice(left - drawing.x, right - drawing.x)
+        shapes = {name: drawing.shown(name, *part, soft=soft) for name in region.shapes}
         for label, steps in region.drawn.items():
             before = float(label in region.ids)
             share = torch.tensor(before)
@@ -494,8 +495,8 @@ def _blurred(shapes: Tensor, sigma: float) -> Tensor:
     return torch.nn.functional.conv2d(wide, kernel[None, None, None, :])[:, 0].clamp_(0, 1)
 
 
-def _samples(first: int, last: int, pixels: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For the pixels first..last of so many, over which the cells are laid: two cells each, the second one's share."""
-    position = ((torch.arange(first, last) + 0.5) * (cells / pixels) - 0.5).clamp(0, cells - 1)
+def _samples(part: slice, pixels: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For these of the pixels, over which the cells are laid: two cells for each, and the second one's share."""
+    position = ((torch.arange(part.start, part.stop) + 0.5) * (cells / pixels) - 0.5).clamp(0, cells - 1)
     lower = position.floor().long()
     return lower, (lower + 1).clamp_max(cells - 1), position - lower

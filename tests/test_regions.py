@@ -153,7 +153,7 @@ def test_what_is_hidden_is_filled_in(without, glasses):
         for one in (drawing, whole):
             mask = torch.zeros(SIZE, SIZE)
             region = resolve(name)
-            for _, there, extra in extras(region, [one], slice(0, SIZE), soft=False):
+            for _, there, extra in extras(region, [one], slice(0, SIZE), slice(0, SIZE), soft=False):
                 mask[there] = extra
             masks.append(mask.bool())
         overlap = (masks[0] & masks[1]).sum() / (masks[0] | masks[1]).sum()
