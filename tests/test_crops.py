@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 import torch
 from hypothesis import given
@@ -28,10 +30,16 @@ def faces(*boxes: tuple[int, int, int, int]) -> list[Face]:
     return [Face(i, *box) for i, box in enumerate(boxes)]
 
 
-class Tilted(Face):
+@dataclass
+class Tilted:
     """A face whose finder says how it is turned."""
 
-    angle = 30.0
+    index: int
+    x: int
+    y: int
+    width: int
+    height: int
+    angle: float = 30.0
 
 
 # ---------------------------------------------------------------------------------------------- there and back
