@@ -16,7 +16,8 @@ from torch import Tensor
 from faceparse_core import images as pictures
 from faceparse_core import rendering
 from faceparse_core.faces import Face, bounding_box, find_faces
-from faceparse_core.labels import LABELS, NUM_LABELS, region_ids
+from faceparse_core.labels import LABELS, NUM_LABELS, resolve
+from faceparse_core.regions import draw, extras
 from faceparse_core.rendering import Window
 
 if TYPE_CHECKING:
@@ -75,27 +76,40 @@ class Parsing:
     def mask(self, region: str, *, soft: bool = False) -> Tensor:
         """The mask of a region, float32 [B, H, W].
 
-        ``region``: names of labels and groups joined by ``+`` and ``-``, see ``labels.region_ids``. Hard masks are 0
-        or 1 by the most likely label; ``soft`` ones are the summed class probabilities, in [0, 1]: over all labels
-        they add up to 1. Raises ``ValueError`` for a name that does not exist.
+        ``region``: names of labels, groups and drawn regions joined by ``+`` and ``-``, see ``labels.resolve``. Hard
+        masks are 0 or 1 by the most likely label; ``soft`` ones are the summed class probabilities, in [0, 1]: over all
+        labels they add up to 1. Of a label of which a drawn region (``labels.DRAWN``) is a part, that part counts.
+        Raises ``ValueError`` for a name that does not exist.
         """
         return self.masks([region], soft=soft)[0]
 
     def masks(self, regions: Sequence[str], *, soft: bool = False) -> Tensor:
         """The masks of several regions, float32 [R, B, H, W], in one pass: soft ones for little more than one."""
+        resolved = [resolve(region) for region in regions]
         chosen = torch.zeros(len(regions), NUM_LABELS)
-        for row, region in zip(chosen, regions, strict=True):
-            row[list(region_ids(region))] = 1
+        for row, region in zip(chosen, resolved, strict=True):
+            row[list(region.ids)] = 1
+        shapes = tuple({shape for region in resolved for shape in region.shapes})
         height, width = self._one_size()
+        columns = slice(0, width)
         masks = torch.empty(len(regions), len(self), height, width)
         for i in range(len(self)):
+            drawings = [draw(self.labels[i], face, shapes) for face in find_faces(self.labels[i])] if shapes else []
             if soft:
                 for rows, logits in rendering.bands(self.logits[i], self.windows[i], (height, width)):
-                    shares = torch.tensordot(chosen.to(logits.device), logits.softmax(0), 1)
-                    masks[:, i, rows] = shares.clamp_(0, 1).cpu()
+                    shares = logits.softmax(0)
+                    masks[:, i, rows] = torch.tensordot(chosen.to(logits.device), shares, 1).cpu()
+                    for mask, region in zip(masks[:, i, rows], resolved, strict=True):
+                        for label, there, extra in extras(region, drawings, rows, columns, soft=True):
+                            mask[there] += extra * shares[label][there].cpu()
+                        mask.clamp_(0, 1)
             else:
                 for rows in rendering.row_bands((height, width), 8):
-                    masks[:, i, rows] = chosen[:, self.labels[i, rows].int()]
+                    labels = self.labels[i, rows]
+                    masks[:, i, rows] = chosen[:, labels.int()]
+                    for mask, region in zip(masks[:, i, rows], resolved, strict=True):
+                        for label, there, extra in extras(region, drawings, rows, columns, soft=False):
+                            mask[there] = (mask[there] + extra * (labels[there] == label)).clamp_(0, 1)
         masks[:, list(self.filled)] = 1
         return masks
 
