@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from faceparse_core import __version__
-from faceparse_core.labels import LABELS, region_ids
+from faceparse_core.labels import LABELS, resolve
 
 _PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _OUTPUTS = ("labels", "overlay", "mask", "cutout")  # STEM.labels.png …: never taken for input
@@ -28,7 +28,8 @@ examples:
   faceparse photos/ --out parsed/                     every picture of a folder
 
 regions:
-  names of labels and groups joined by + and -, such as "face - eyes - lips"; left and right are the subject's
+  names of labels and groups joined by + and -, such as "face - eyes - lips"; left and right are the subject's;
+  also forehead, cheeks, left cheek, right cheek, chin, under eyes and t-zone, which are drawn on each face
 
 other commands (each has its own --help):
   faceparse models                what is there, and where
@@ -115,7 +116,7 @@ def _parse(argv: list[str]) -> int:
         parser.error("--soft, --cutout and --face belong to --region: say which region")
     if args.region:
         try:
-            region_ids(args.region)
+            resolve(args.region)
         except ValueError as error:
             parser.error(str(error))
     inputs = _inputs(args.images)

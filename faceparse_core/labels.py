@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -73,6 +73,19 @@ GROUPS: dict[str, tuple[int, ...]] = {
 }
 """Named sets of labels, as sorted ids."""
 
+DRAWN: dict[str, tuple[int, ...]] = {
+    "forehead": (1,),
+    "left cheek": (1,),
+    "right cheek": (1,),
+    "chin": (1,),
+    "under eyes": (1,),
+    "t-zone": (1, 2),
+}
+"""Regions that are drawn on each face (see ``regions.py``), and the labels of which they are a part, as sorted ids."""
+
+DRAWN_GROUPS: dict[str, tuple[str, ...]] = {"cheeks": ("left cheek", "right cheek")}
+"""Named sets of drawn regions."""
+
 _LABEL_ALIASES: dict[int, tuple[str, ...]] = {
     0: ("bg",),
     1: ("facial skin",),
@@ -92,23 +105,23 @@ _GROUP_ALIASES: dict[str, tuple[str, ...]] = {
     "person": ("people", "foreground"),
     "all": ("everything",),
 }
+_DRAWN_ALIASES: dict[str, tuple[str, ...]] = {"under eyes": ("under eye", "below eyes", "eye bags", "dark circles")}
 _PAIRED_PARTS: tuple[tuple[str, ...], ...] = (("eye",), ("brow", "eyebrow", "eye brow"), ("ear",))
 
 
-def _side_names() -> Iterator[tuple[str, int]]:
+def _side_names(left: int | str, right: int | str, parts: Sequence[str]) -> Iterator[tuple[str, int | str]]:
     """Every way to name one part of a pair; left and right are the subject's unless the name says the viewer's."""
-    for (left, right), parts in zip(PAIRS, _PAIRED_PARTS, strict=True):
-        for side, own, opposite in (("left", left, right), ("right", right, left)):
-            for part in parts:
-                yield from (
-                    (f"{side} {part}", own),
-                    (f"{side[0]} {part}", own),
-                    (f"{part} {side}", own),
-                    (f"subject {side} {part}", own),
-                    (f"subject's {side} {part}", own),
-                    (f"viewer {side} {part}", opposite),
-                    (f"viewer's {side} {part}", opposite),
-                )
+    for side, own, opposite in (("left", left, right), ("right", right, left)):
+        for part in parts:
+            yield from (
+                (f"{side} {part}", own),
+                (f"{side[0]} {part}", own),
+                (f"{part} {side}", own),
+                (f"subject {side} {part}", own),
+                (f"subject's {side} {part}", own),
+                (f"viewer {side} {part}", opposite),
+                (f"viewer's {side} {part}", opposite),
+            )
 
 
 def _key(name: str) -> str:
@@ -122,7 +135,8 @@ def _label_names() -> Iterator[tuple[str, int]]:
         yield label.name, label.id
         for alias in _LABEL_ALIASES.get(label.id, ()):
             yield alias, label.id
-    yield from _side_names()
+    for (left, right), parts in zip(PAIRS, _PAIRED_PARTS, strict=True):
+        yield from _side_names(left, right, parts)
 
 
 def _group_names() -> Iterator[tuple[str, str]]:
@@ -132,23 +146,56 @@ def _group_names() -> Iterator[tuple[str, str]]:
             yield alias, group
 
 
+def _drawn_names() -> Iterator[tuple[str, str]]:
+    for name in (*DRAWN, *DRAWN_GROUPS):
+        yield name, name
+        for alias in _DRAWN_ALIASES.get(name, ()):
+            yield alias, name
+    yield from _side_names("left cheek", "right cheek", ("cheek",))
+
+
 _LABEL_KEYS: dict[str, int] = {_key(name): label for name, label in _label_names()}
-_REGION_KEYS: dict[str, tuple[int, ...]] = {
+# A name stands for labels, by their ids, or for drawn regions.
+_REGION_KEYS: dict[str, tuple[int, ...] | tuple[str, ...]] = {
     **{key: (label,) for key, label in _LABEL_KEYS.items()},
     **{_key(name): GROUPS[group] for name, group in _group_names()},
+    **{_key(name): DRAWN_GROUPS.get(drawn, (drawn,)) for name, drawn in _drawn_names()},
 }
 # What a person may have meant by a misspelt name -> the name we show for it.
 _LABEL_SPELLINGS: dict[str, str] = {name.replace("_", " "): LABELS[label].title for name, label in _label_names()}
-_REGION_SPELLINGS: dict[str, str] = {**_LABEL_SPELLINGS, **{name.replace("_", " "): g for name, g in _group_names()}}
+_REGION_SPELLINGS: dict[str, str] = {
+    **_LABEL_SPELLINGS,
+    **{name.replace("_", " "): group for name, group in (*_group_names(), *_drawn_names())},
+}
 
 _LONGEST_HYPHENED_NAME = 4  # "viewer-left-eye-brow"
 
 
-def region_ids(expression: str) -> tuple[int, ...]:
-    """The sorted label ids that a region expression selects, e.g. ``region_ids("face - eyes - lips")``.
+@dataclass(frozen=True)
+class Region:
+    """A region: which share of each label belongs to it, everywhere or depending on what is drawn on the faces.
 
-    An expression is names of labels and groups joined by ``+`` (or ``,``) and ``-``, evaluated from left to right:
-    ``face - lips + hair`` is (face - lips) + hair. Within a name, case does not matter, nor do spaces and underscores.
+    ``ids``: the sorted ids of the labels that belong to it where nothing is drawn. ``drawn``: for each label of which
+    that is not all, what is added to it ("+") and taken from it ("-"), in this order, by names of ``DRAWN``; so that
+    ``skin - forehead`` is ids (1,) with drawn {1: (("-", "forehead"),)}.
+    """
+
+    ids: tuple[int, ...]
+    drawn: Mapping[int, tuple[tuple[str, str], ...]]
+
+    @property
+    def shapes(self) -> tuple[str, ...]:
+        """The names of the drawn regions that are needed, in the order of ``DRAWN``."""
+        needed = {name for steps in self.drawn.values() for _, name in steps}
+        return tuple(name for name in DRAWN if name in needed)
+
+
+def resolve(expression: str) -> Region:
+    """The region that an expression stands for, e.g. ``resolve("face - eyes - forehead")``.
+
+    An expression is names of labels, groups and drawn regions joined by ``+`` (or ``,``) and ``-``, evaluated from left
+    to right: ``face - lips + hair`` is (face - lips) + hair. Within a name, case does not matter, nor do spaces and
+    underscores.
 
     A hyphen subtracts, unless it stands directly between words (no space on either side) that together are a name:
     ``mouth-area`` and ``left-eye`` are names, ``face-eyes`` and ``mouth - lips`` are subtractions. Of several readings
@@ -162,18 +209,50 @@ def region_ids(expression: str) -> tuple[int, ...]:
     if not expression.strip():
         raise ValueError(f"the region is empty; write for example 'hair' or 'face - eyes'. {_vocabulary_help()}")
 
-    selected: set[int] = set()
+    whole: set[int] = set()
+    steps: dict[int, dict[str, str]] = {}  # label -> drawn region -> operator
     for operator, name in _terms(expression):
-        ids = _REGION_KEYS.get(_key(name))
-        if ids is None:
+        found = _REGION_KEYS.get(_key(name))
+        if found is None:
             raise ValueError(f"region {expression!r}: {_unknown_name(name)}")
-        if operator == "-":
-            selected.difference_update(ids)
-        else:
-            selected.update(ids)
-    if not selected:
+        for part in found:
+            if isinstance(part, int):
+                (whole.discard if operator == "-" else whole.add)(part)
+                steps.pop(part, None)  # all of the label, or none: what was drawn on it before no longer matters
+                continue
+            for label in DRAWN[part]:
+                before = steps.setdefault(label, {})
+                before.pop(part, None)  # only the last mention of a drawn region matters
+                before[part] = operator
+    drawn = {label: _simplest(list(some.items()), label in whole) for label, some in sorted(steps.items())}
+    drawn = {label: some for label, some in drawn.items() if some}
+    if not whole and not drawn:
         raise ValueError(f"region {expression!r} selects nothing: everything added is subtracted again")
-    return tuple(sorted(selected))
+    return Region(tuple(sorted(whole)), drawn)
+
+
+def _simplest(steps: list[tuple[str, str]], whole: bool) -> tuple[tuple[str, str], ...]:
+    """(operator, name) for (name, operator), without those at the start that change nothing: what adds to the whole of
+    a label, or takes from none of it."""
+    useless = "+" if whole else "-"
+    while steps and steps[0][1] == useless:
+        steps = steps[1:]
+    return tuple((operator, name) for name, operator in steps)
+
+
+def region_ids(expression: str) -> tuple[int, ...]:
+    """The sorted label ids that a region expression selects, e.g. ``region_ids("face - eyes - lips")``.
+
+    See ``resolve`` for what an expression may be and for its errors. Raises ValueError, too, for one that holds drawn
+    regions, which are a part of a label only.
+    """
+    region = resolve(expression)
+    if region.drawn:
+        raise ValueError(
+            f"region {expression!r} is more than a set of labels: {', '.join(region.shapes)} "
+            f"{'is' if len(region.shapes) == 1 else 'are'} drawn on faces; Parsing.mask takes it"
+        )
+    return region.ids
 
 
 def label_order(names: Sequence[str]) -> list[int]:
@@ -272,4 +351,8 @@ def _either(names: Iterable[str]) -> str:
 
 def _vocabulary_help() -> str:
     labels = [label.title for label in LABELS if label.title not in GROUPS]
-    return f"Groups: {', '.join(GROUPS)}; labels: {', '.join(labels)}; join them with '+' and '-'."
+    drawn = [*DRAWN, *DRAWN_GROUPS]
+    return (
+        f"Groups: {', '.join(GROUPS)}; labels: {', '.join(labels)}; drawn on faces: {', '.join(drawn)}; "
+        "join them with '+' and '-'."
+    )

@@ -18,7 +18,8 @@ from torch import Tensor
 from faceparse_core import images as pictures
 from faceparse_core import rendering
 from faceparse_core.faces import Face, bounding_box, find_faces, framing
-from faceparse_core.labels import LABELS, NUM_LABELS, region_ids
+from faceparse_core.labels import LABELS, NUM_LABELS, resolve
+from faceparse_core.regions import draw, extras
 from faceparse_core.rendering import Window
 from faceparse_core.windows import Look, Scene, background, nearest
 
@@ -111,10 +112,11 @@ class Parsing:
     def mask(self, region: str, *, soft: bool = False, face: int | str = "all") -> Tensor:
         """The mask of a region, float32 [B, H, W].
 
-        ``region``: names of labels and groups joined by ``+`` and ``-``, see ``labels.region_ids``. Hard masks are 0
-        or 1 by the most likely label; ``soft`` ones are the summed class probabilities, in [0, 1]: over all labels
-        they add up to 1. ``face``: whose: ``"all"``, ``"largest"``, or the index of a face; the mask of an image that
-        has no such face is empty. Raises ``ValueError`` for a name or a face that cannot be.
+        ``region``: names of labels, groups and drawn regions joined by ``+`` and ``-``, see ``labels.resolve``. Hard
+        masks are 0 or 1 by the most likely label; ``soft`` ones are the summed class probabilities, in [0, 1]: over all
+        labels they add up to 1. Of a label of which a drawn region (``labels.DRAWN``) is a part, that part counts.
+        ``face``: whose: ``"all"``, ``"largest"``, or the index of a face; the mask of an image that has no such face is
+        empty. Raises ``ValueError`` for a name or a face that cannot be.
         """
         return self.masks([region], soft=soft, face=face)[0]
 
@@ -122,19 +124,30 @@ class Parsing:
         """The masks of several regions, float32 [R, B, H, W], in one pass: soft ones for little more than one."""
         if not (face in ("all", "largest") or (isinstance(face, int) and face >= 0)):
             raise ValueError(f"face must be 'all', 'largest' or an index from 0 on, not {face!r}")
+        resolved = [resolve(region) for region in regions]
         chosen = torch.zeros(len(regions), NUM_LABELS)
-        for row, region in zip(chosen, regions, strict=True):
-            row[list(region_ids(region))] = 1
+        for row, region in zip(chosen, resolved, strict=True):
+            row[list(region.ids)] = 1
+        shapes = tuple({shape for region in resolved for shape in region.shapes})
         height, width = self._one_size()
         masks = torch.empty(len(regions), len(self), height, width)
         for i in range(len(self)):
+            drawings = [draw(self.labels[i], one, shapes) for one in self[i].faces[0]] if shapes else []
             if soft:
                 for rows, columns, logits in self._bands(i):
-                    shares = torch.tensordot(chosen.to(logits.device), logits.softmax(0), 1)
-                    masks[:, i, rows, columns] = shares.clamp_(0, 1).cpu()
+                    shares = logits.softmax(0)
+                    masks[:, i, rows, columns] = torch.tensordot(chosen.to(logits.device), shares, 1).cpu()
+                    for mask, region in zip(masks[:, i, rows, columns], resolved, strict=True):
+                        for label, there, extra in extras(region, drawings, rows, columns, soft=True):
+                            mask[there] += extra * shares[label].expand_as(mask)[there].cpu()
+                        mask.clamp_(0, 1)
             else:
                 for rows in rendering.row_bands((height, width), 8):
-                    masks[:, i, rows] = chosen[:, self.labels[i, rows].int()]
+                    labels = self.labels[i, rows]
+                    masks[:, i, rows] = chosen[:, labels.int()]
+                    for mask, region in zip(masks[:, i, rows], resolved, strict=True):
+                        for label, there, extra in extras(region, drawings, rows, slice(0, width), soft=False):
+                            mask[there] = (mask[there] + extra * (labels[there] == label)).clamp_(0, 1)
             if face != "all":
                 self._leave_one(masks[:, i], i, face)
         masks[:, list(self.filled)] = 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import host
+from .faces import CropFaces, PasteFaces
 from .masks import MaskCombine, MaskFeather
 from .parsing import ParseFace, ParsingInfo, PreviewParsing, SelectLabels
 
@@ -14,4 +15,6 @@ class FaceParseExtension(ComfyExtension):
         host.register_model_folder()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
-        return [ParseFace, SelectLabels, MaskCombine, MaskFeather, PreviewParsing, ParsingInfo]
+        return [
+            ParseFace, SelectLabels, MaskCombine, MaskFeather, PreviewParsing, ParsingInfo, CropFaces, PasteFaces,
+        ]  # fmt: skip

@@ -11,7 +11,7 @@ import torch
 from comfy_api.latest import io, ui
 
 from faceparse_core import images as pictures
-from faceparse_core.labels import GROUPS, LABELS
+from faceparse_core.labels import DRAWN, DRAWN_GROUPS, GROUPS, LABELS
 from faceparse_core.parsing import NO_FACE, Parsing
 
 from . import host
@@ -20,7 +20,7 @@ CATEGORY = "mask/face parsing"
 FaceParsing = io.Custom("FACE_PARSING")
 """A ``faceparse_core.Parsing``."""
 
-_CHOICES = list(dict.fromkeys([*GROUPS, *(label.title for label in LABELS)]))
+_CHOICES = list(dict.fromkeys([*GROUPS, *DRAWN_GROUPS, *DRAWN, *(label.title for label in LABELS)]))
 _FACES = {"auto": "auto", "whole image": "image"}
 # Whose parts are selected: as it is shown, and as the engine calls it.
 _WHOSE = {"all": "all", "largest": "largest", **{str(index): index for index in range(16)}}
@@ -200,6 +200,10 @@ class SelectLabels(io.ComfyNode):
                 "glasses",
                 "background mask",
                 "face parts",
+                "forehead mask",
+                "cheeks",
+                "under eye",
+                "t-zone",
                 "labels to mask",
                 "parsing to mask",
             ],
@@ -211,7 +215,8 @@ class SelectLabels(io.ComfyNode):
                     default=["face"],
                     placeholder="include …",
                     chip=True,
-                    tooltip="What the mask shows: groups such as face, hair or person, and single parts.",
+                    tooltip="What the mask shows: groups such as face, hair or person, regions such as forehead or "
+                    "cheeks, and single parts.",
                 ),
                 io.MultiCombo.Input(
                     "exclude",

@@ -7,7 +7,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faceparse_core.labels import GROUPS, LABELS, NUM_LABELS, PAIRS, label_order, region_ids
+from faceparse_core.labels import (
+    DRAWN,
+    DRAWN_GROUPS,
+    GROUPS,
+    LABELS,
+    NUM_LABELS,
+    PAIRS,
+    label_order,
+    region_ids,
+    resolve,
+)
 
 # fmt: off
 PUBLISHED = [
@@ -205,6 +215,19 @@ def test_a_tight_hyphen_between_two_names_is_never_ambiguous(first):
 def test_a_wrong_expression_is_answered_with_help(expression, help_text):
     with pytest.raises(ValueError, match=help_text):
         region_ids(expression)
+
+
+@pytest.mark.parametrize("drawn", [*DRAWN, *DRAWN_GROUPS])
+def test_a_tight_hyphen_beside_a_drawn_region_is_never_ambiguous(drawn):
+    for name in NAMES:
+        for tight, spaced in ((f"{name}-{drawn}", f"{name} - {drawn}"), (f"{drawn}-{name}", f"{drawn} - {name}")):
+            try:
+                expected = resolve(spaced)
+            except ValueError:
+                with pytest.raises(ValueError, match="selects nothing"):
+                    resolve(tight)
+            else:
+                assert resolve(tight) == expected
 
 
 @given(

@@ -19,7 +19,7 @@ import torch
 from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core import parser as engine
-from faceparse_core.labels import GROUPS, LABELS
+from faceparse_core.labels import DRAWN, DRAWN_GROUPS, GROUPS, LABELS
 from faceparse_core.parsing import NO_FACE, Parsing
 
 ROOT = Path(__file__).parents[1]
@@ -32,6 +32,8 @@ IDS = {
     "FaceParseMaskFeather": "MaskFeather",
     "FaceParsePreviewParsing": "PreviewParsing",
     "FaceParseParsingInfo": "ParsingInfo",
+    "FaceParseCropFaces": "CropFaces",
+    "FaceParsePasteFaces": "PasteFaces",
 }
 
 
@@ -139,9 +141,8 @@ def test_help_pages_tell_of_every_input_and_output(pack):
 def test_labels_are_chosen_from_groups_and_readable_names(pack):
     include = next(i for i in pack.nodes["FaceParseSelectLabels"].define_schema().inputs if i.id == "include")
     assert include.options[: len(GROUPS)] == list(GROUPS)
-    assert {label.title for label in LABELS} <= set(include.options) and len(set(include.options)) == len(
-        include.options
-    )
+    assert {*DRAWN, *DRAWN_GROUPS, *(label.title for label in LABELS)} <= set(include.options)
+    assert len(set(include.options)) == len(include.options)
     assert include.chip and include.placeholder  # without a placeholder the widget shows no name
 
 
@@ -378,6 +379,7 @@ def test_labels_are_selected_without_the_model(run, parsing, monkeypatch):
         (dict(include=["mouth_area"], soft=True), "mouth_area", True),
         (dict(include=["hair"], expression="face - lips"), "face - lips", False),
         (dict(include=[], exclude=[], expression="viewer left eye"), "right eye", False),
+        (dict(include=["cheeks", "nose"], exclude=["t-zone"], soft=True), "cheeks + nose - t-zone", True),
     ):
         (mask,) = run("SelectLabels", parsing=parsing, **inputs).args
         assert mask.dtype == torch.float32 and torch.equal(mask, parsing.mask(region, soft=soft))
@@ -482,6 +484,48 @@ def test_the_legend_of_nothing_and_of_everything_on_pictures_of_any_width():
         for labels in ([], list(range(1, 19))):
             strip = pictures.legend(labels, width)
             assert strip.dtype == torch.uint8 and strip.shape[1:] == (width, 3) and strip.shape[0] < 600
+
+
+def test_faces_are_cropped_and_pasted(run, image, parsing):
+    frames = torch.cat([image, image.flip(2)])
+    parsed = run("ParseFace", image=frames).args[0]
+    output = run("CropFaces", image=frames, parsing=parsed, size=256, padding=0.25, align=True)
+    crops, masks, places = output.args
+    assert crops.shape == (2, 256, 256, 3) and masks.shape == (2, 256, 256) and len(places) == 2
+    assert run.texts[-1] == ("7", "2 faces") and output.ui["text"] == ["2 faces"] and run.progress[-1] == (2, 2)
+    assert 0.2 < masks.mean() < 0.7 and masks[:, 128, 128].min() > 0.99
+    (pasted,) = run("PasteFaces", image=frames, crops=1 - crops, face_crops=places, mask=masks, feather=8).args
+    face, rest = parsed.mask("face").bool(), parsed.mask("face - cheeks", soft=True) < 0.01
+    assert pasted.dtype == torch.float32 and (pasted - frames).abs()[face].mean() > 0.2
+    assert (pasted == frames).all(-1)[rest].float().mean() > 0.8
+    crops, _, places = run("CropFaces", image=frames, parsing=parsed, size=0, face="index", index=0).args
+    assert torch.equal(run("PasteFaces", image=frames, crops=crops, face_crops=places).args[0], frames)
+    # A single parsing counts for all images, as elsewhere.
+    assert len(run("CropFaces", image=frames, parsing=parsing, face="largest").args[2]) == 2
+    assert run("CropFaces", image=image[0], parsing=parsing).args[0].shape == (1, 512, 512, 3)
+    _, chin, _ = run("CropFaces", image=image, parsing=parsing, region="chin").args
+    assert 0 < chin.mean() < 0.1
+    with pytest.raises(ValueError, match="connect the image"):
+        run("CropFaces", image=image[:, :200], parsing=parsing)
+    with pytest.raises(ValueError, match="hair"):
+        run("CropFaces", image=image, parsing=parsing, region="hiar")
+
+
+def test_crops_of_frames_without_a_face(run, image, grey):
+    frames = torch.cat([grey, image, grey])
+    parsed = run("ParseFace", image=frames).args[0]
+    crops, masks, places = run("CropFaces", image=frames, parsing=parsed).args
+    assert len(crops) == len(masks) == 1 and [place.image for place in places.places] == [1]
+    pasted = run("PasteFaces", image=frames, crops=crops * 0, face_crops=places).args[0]
+    assert torch.equal(pasted[::2], frames[::2]) and not torch.equal(pasted[1], frames[1])
+
+    parsed = run("ParseFace", image=grey).args[0]
+    for size, side in ((256, 256), (0, 512)):
+        crops, masks, places = run("CropFaces", image=grey, parsing=parsed, size=size).args
+        assert crops.shape == (1, side, side, 3) and masks.shape == (1, side, side) and not masks.any()
+        assert "no face" in run.texts[-1][1]
+        (pasted,) = run("PasteFaces", image=grey, crops=crops + 1, face_crops=places, mask=masks).args
+        assert torch.equal(pasted, grey)
 
 
 def test_info(run, parsing, grey):

@@ -25,7 +25,7 @@ def read(name: str) -> dict:
 
 
 def test_every_graph_has_its_api_format_and_its_picture():
-    assert len(GRAPHS) == 9
+    assert len(GRAPHS) == 10
     assert sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json")) == GRAPHS
     for name in GRAPHS:
         with Image.open(PACK / "workflows" / f"{name}.jpg") as picture:
@@ -92,11 +92,11 @@ def test_titles_are_unique_so_that_set_can_name_them(name):
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_chosen_labels_exist(name):
-    from faceparse_core.labels import region_ids
+    from faceparse_core.labels import resolve
 
     for node in read(f"api/{name}.json").values():
         if node["class_type"] == "FaceParseSelectLabels":
-            assert region_ids(" + ".join(node["inputs"]["include"]["__value__"]))
+            assert resolve(" + ".join(node["inputs"]["include"]["__value__"]))
 
 
 # ---------------------------------------------------------------------------------------------- run.py
@@ -290,7 +290,10 @@ def test_a_graph_of_the_editor_and_an_unknown_name_are_explained(host, runner, c
     assert runner.main([str(PACK / "workflows" / "hair_mask.json"), "--server", host.url]) == 1
     assert "Export (API)" in capsys.readouterr().err
     assert runner.main(["hairmask", "--server", host.url]) == 1
-    assert "there is no workflow 'hairmask'. There are: background_removed, hair_mask" in capsys.readouterr().err
+    assert (
+        "there is no workflow 'hairmask'. There are: background_removed, crop_edit_paste, hair_mask"
+        in capsys.readouterr().err
+    )
 
 
 def test_a_server_without_the_nodes_and_no_server_are_explained(host, runner, capsys, tmp_path):

@@ -26,6 +26,8 @@ NODES = {
     "FaceParseMaskFeather": "Mask Feather",
     "FaceParsePreviewParsing": "Preview Parsing",
     "FaceParseParsingInfo": "Parsing Info",
+    "FaceParseCropFaces": "Crop Faces",
+    "FaceParsePasteFaces": "Paste Faces",
 }
 GRAPHS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 
@@ -214,6 +216,24 @@ def test_makeup_colours_lips_and_irises(run, original):
         assert colour[2] - colour[0] > 5, "the eyes are bluer"
     for box in (TEETH, CHEEK, FOREHEAD, HAIR, BACKDROP):
         assert change(original, after, box) < SAME
+
+
+def test_crop_edit_paste_sharpens_the_face_and_nothing_else(run, original):
+    after = pixels(pictures(run("crop_edit_paste"))["crop_edit_paste"])
+    assert after.shape == original.shape
+    for box in (LEFT_EYE, RIGHT_EYE, CHEEK):
+        assert roughness(after, box) > 1.2 * roughness(original, box)
+    changed = np.abs(after - original).max(-1) > 0
+    assert 0.05 < changed.mean() < 0.25
+    for box in (BACKDROP, SUIT):
+        assert not part(changed, box).any()
+
+
+def test_crop_edit_paste_leaves_a_picture_without_a_face_alone(run, tmp_path):
+    grain = np.random.default_rng(1).integers(90, 110, (256, 256, 3), dtype=np.uint8)
+    Image.fromarray(grain).save(tmp_path / "wall.png")
+    after = pixels(pictures(run("crop_edit_paste", "--image", str(tmp_path / "wall.png")))["crop_edit_paste"])
+    assert np.array_equal(after, grain)
 
 
 def test_video_batch_recolours_every_frame(run, tmp_path):
