@@ -138,7 +138,7 @@ def search(images: Sequence[Tensor], see: See, looks: Sequence[Look], colour: Se
     for number, (image, look) in enumerate(zip(images, looks, strict=True)):
         spots = _spots(_shares(look.logits), look.window)
         close = [spot for spot in spots if spot.certain]
-        alone = len(close) == 1 and fills(close[0].face(0, image.shape), image.shape, wholly=len(_distinct(spots)) > 1)
+        alone = len(close) == 1 and fills(close[0].face(0, image.shape), image.shape, others=len(_distinct(spots)) > 1)
         found.append(close if alone else [])
         if alone:
             portraits.add(number)
@@ -261,13 +261,15 @@ def _fits(faces: Sequence[Face], look: Look) -> bool:
     return bool(faces) and max(face.height for face in faces) * scale < 480
 
 
-def fills(face: Face, size: Sequence[int], wholly: bool = False) -> bool:
-    """Whether a picture (height, width) is the portrait of this face: its own window would be most of the picture, or
-    as much as leaves no room for others if it must fill it ``wholly``."""
+def fills(face: Face, size: Sequence[int], others: bool = False) -> bool:
+    """Whether a picture (height, width) is the portrait of this face: its own window would be most of the picture, or,
+    where nothing hints at ``others``, most of its shorter side, as in a video of somebody who speaks."""
     window = framing(face)
+    if not others and window.width >= 0.7 * min(size[:2]):
+        return True
     width = min(window.x + window.width, size[1]) - max(window.x, 0)
     height = min(window.y + window.height, size[0]) - max(window.y, 0)
-    return width * height >= (0.7 if wholly else 0.55) * size[0] * size[1]
+    return width * height >= 0.7 * size[0] * size[1]
 
 
 def framing(face: Face) -> Window:
