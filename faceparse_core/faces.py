@@ -41,6 +41,8 @@ _GLANCE = 256
 # Where a place is worth it: at least two of three parts this probable somewhere in at least so many cells of face.
 _MAYBE, _MAYBE_PART, _FEWEST_CELLS = 0.3, 0.15, 4
 _MOST_PLACES = 48
+# The least probability of a person's parts that is a trace of one.
+_TRACE = 0.06
 # Each part is somewhere this probable: perhaps a face if it were framed better; a face.
 _LIKELY_PART, _CERTAIN_PART = 0.2, 0.5
 
@@ -115,7 +117,8 @@ float32 [B, 19, H/4, W/4]."""
 
 @dataclass(frozen=True)
 class Found:
-    """The ``faces`` of an image and the ``look`` that shows the whole of it best. ``portrait``: one face fills it."""
+    """The ``faces`` of an image and the ``look`` that shows the whole of it best. ``portrait``: one face fills it, and
+    this look is all that there is to see."""
 
     faces: list[Face]
     look: Look
@@ -140,13 +143,14 @@ def search(images: Sequence[Tensor], see: See, looks: Sequence[Look], colour: Se
         close = [spot for spot in spots if spot.certain]
         alone = len(close) == 1 and fills(close[0].face(0, image.shape), image.shape, others=len(_distinct(spots)) > 1)
         found.append(close if alone else [])
-        if alone:
+        if alone or not _is_sure(look):
             portraits.add(number)
-        finer.append(None if alone else _finer_look(image, see, colour))
+            finer.append(None)
+            continue
+        finer.append(_finer_look(image, see, colour) if _hints(look, image.shape) else None)
         if finer[-1]:
             spots += _spots(_shares(finer[-1].logits), finer[-1].window)
-        if not alone:
-            places += [(number, spot) for spot in _distinct(spots)[:_MOST_PLACES]]
+        places += [(number, spot) for spot in _distinct(spots)[:_MOST_PLACES]]
 
     for last in (False, True):
         again = []
@@ -253,6 +257,20 @@ def _from_box(box: object, index: int, size: tuple[int, int]) -> Face:
     if left >= size[1] or top >= size[0] or right <= 0 or bottom <= 0:
         raise ValueError(f"the face's box {box!r} lies outside of its image, which has {size[1]}x{size[0]} pixels")
     return Face(index, left, top, right - left, bottom - top, angle, score)
+
+
+def _is_sure(look: Look) -> bool:
+    """Whether the network tells labels apart at all. One that was never trained does not, and finds no faces."""
+    return look.logits.softmax(0).amax(0).mean().item() > 0.5
+
+
+def _hints(look: Look, size: Sequence[int]) -> bool:
+    """Whether smaller faces may be in a picture (height, width): where the look is about half as fine as the next one
+    would be, there is a trace of a person in it. In noise or on a plain wall there is none."""
+    scale = 4 * look.logits.shape[1] / look.window.height
+    if 64 * scale < 28 or size[0] * size[1] > _SECOND_PIXELS:
+        return True
+    return look.logits.softmax(0)[0].min().item() < 1 - _TRACE
 
 
 def _fits(faces: Sequence[Face], look: Look) -> bool:

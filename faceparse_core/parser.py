@@ -152,10 +152,10 @@ class FaceParser:
             some, colour = slice(start, start + _SCENES_AT_ONCE), self.checkpoint.mean
             if boxes is None:
                 found = search(images[some], see, looks[some], colour)
-                found = [replace(one, faces=arranged(one.faces, order, smallest)) for one in found]
+                found = [_only(one, order, smallest) for one in found]
             else:
                 found = settle(images[some], boxes[some], see, looks[some], colour)
-                found = [replace(one, faces=arranged(one.faces, "given", smallest)) for one in found]
+                found = [_only(one, "given", smallest) for one in found]
             looks[some], more = self._put_together(images[some], found, tracker, see, batch_size)
             details += more
         without = sum(seen is not None and not seen.faces for seen in details)
@@ -189,7 +189,7 @@ class FaceParser:
             whole = one.look
             if tracker:
                 whole, seen[i] = tracker.steadied(cuts[i], one, seen[i])
-            if one.portrait and one.faces:
+            if one.portrait:
                 looks.append(whole)
                 details.append(None)
             else:
@@ -270,6 +270,12 @@ class FaceParser:
         normalised = torch.addcmul(shift, pixels.flatten(2).float(), factor).to(PRECISIONS[self.precision])
         # Channels-last memory, which is what the image had, under the usual NCHW shape.
         return self.network(normalised.view(pixels.shape).permute(0, 3, 1, 2)).float()
+
+
+def _only(found: Found, order: str, smallest: float) -> Found:
+    """What was found without the faces that are too small, the others in order."""
+    faces = arranged(found.faces, order, smallest)
+    return replace(found, faces=faces, portrait=found.portrait and len(faces) == len(found.faces))
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from faceparse_core import FaceParser, faces, parser
+from faceparse_core import FaceParser, checkpoints, faces, parser
 from faceparse_core.faces import Face, arranged, fills, find_faces, framing, from_boxes
 from faceparse_core.labels import NUM_LABELS
+from faceparse_core.models.lite import Lite
 from faceparse_core.rendering import Window
 from faceparse_core.tracking import Tracker
 from faceparse_core.windows import Look, compose, connected, cut, padded
@@ -89,13 +90,22 @@ def test_a_portrait_is_parsed_whole(lite, head):
     assert auto.faces == whole.faces
 
 
-def test_order_and_smallest_size(lite, group, parsed):
+def test_a_network_that_was_never_trained_still_gives_its_labels():
+    torch.manual_seed(0)
+    network = Lite().fold()
+    untrained = FaceParser(checkpoints.find("lite"), "cpu", "fp32", network=network)
+    noise = np.random.default_rng(0).integers(0, 255, (100, 300, 3), dtype=np.uint8)
+    assert torch.equal(untrained.parse(noise).labels, untrained.parse(noise, faces="image").labels)
+
+
+def test_order_and_smallest_size(lite, group, head, parsed):
     across = lite.parse(group, order="left to right").faces[0]
     assert [face.x for face in across] == sorted(face.x for face in across)
     assert [face.index for face in across] == [0, 1, 2]
     large = lite.parse(group, smallest=120)
     assert large.faces[0] == parsed.faces[0][:2]
     assert not large.mask("person")[0, 380:, 820:].any()
+    assert lite.parse(head, smallest=200).faces == [[]]
 
 
 def test_boxes_from_outside(lite, group, parsed):
