@@ -11,13 +11,15 @@ be those of the engine.
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import json
 import math
 import os
 import shutil
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -27,7 +29,7 @@ from torch import Tensor, nn
 
 from faceparse_core import __version__, checkpoints
 from faceparse_core import images as pictures
-from faceparse_core.checkpoints import Checkpoint, CheckpointError
+from faceparse_core.checkpoints import Checkpoint
 from faceparse_core.labels import LABELS, NUM_LABELS
 from faceparse_core.models.onnx import OnnxModel
 from faceparse_core.models.segformer import SegFormer
@@ -57,6 +59,8 @@ _MOST_PICTURES = 50
 _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Half precision ends at 65504. Tensors that come nearer to it on the pictures of the check stay in float32.
 _SAFE_IN_HALF = 8192.0
+# From this size of a file on, in bytes, the check prefers less memory to speed.
+_LARGE = 64 << 20
 # The entry in config.json by which an earlier export is known.
 _OURS = "faceparse"
 
@@ -104,7 +108,7 @@ def export(
     another architecture, FileExistsError for a folder with other things in it, ImportError without onnx and
     onnxruntime, and what ``checkpoints.find`` raises.
     """
-    graphs = _graphs()
+    _graphs()  # the extras that are missing are missed at once
     unknown = [name for name in precisions if name not in PRECISIONS]
     if unknown or not precisions:
         raise ValueError(f"unknown precision {unknown or precisions}: choose from {', '.join(PRECISIONS)}")
@@ -121,28 +125,18 @@ def export(
     trial = _Trial(checkpoint, resolution, _check_pictures(check))
     report(f"{checkpoint.name}, checked on {trial.scope}; torch takes {trial.seconds * 1e3:.0f} ms a picture")
     with _unfinished(out) as folder:
-        # The others come from float32, so that it is made in any case; it is kept where it was asked for.
-        float32 = folder / "onnx" / PRECISIONS["fp32"].file
-        config = _write_graph(checkpoint, resolution, float32)
         results = []
-        for precision in dict.fromkeys(("fp32", *precisions)):
+        for precision in dict.fromkeys(precisions):
             file = folder / "onnx" / PRECISIONS[precision].file
+            config = _write(checkpoint, resolution, precision, file)
             if precision == "fp16":
-                large = trial.large_tensors(float32)
-                graphs.save(graphs.halved(graphs.load(float32), exact=large), file)
-            elif precision == "int8":
-                graphs.save(graphs.with_small_weights(graphs.load(float32)), file)
-            result = trial.run(precision, file)
-            if precision in precisions:
-                results.append(result)
-                report(_line(result))
-            elif not result.passed:
-                raise CheckpointError(f"{checkpoint.path}: the graph in float32, of which the others are made, fails")
-        for result in results:
-            if not result.passed:
-                (folder / result.file).unlink()
-        if "fp32" not in precisions:
-            float32.unlink()
+                large = trial.large_tensors(file.with_name("peaks.onnx"))
+                if large:
+                    _write(checkpoint, resolution, precision, file, large)
+            results.append(trial.run(precision, file))
+            report(_line(results[-1]))
+            if not results[-1].passed:
+                file.unlink()
         passed = [result for result in results if result.passed]
         if passed:
             side = resolution or checkpoint.resolution
@@ -156,16 +150,23 @@ def export(
 # ---------------------------------------------------------------------------------------------- the graph and its check
 
 
-def _write_graph(checkpoint: Checkpoint, resolution: int | None, file: Path) -> dict:
-    """Writes the graph in float32 and returns the config. What takes memory is gone when this returns."""
+def _write(checkpoint: Checkpoint, resolution: int | None, form: str, file: Path, exact: Collection[str] = ()) -> dict:
+    """Writes the graph in a precision, or with its "peaks", and returns the config. ``exact``: see ``graphs.halved``.
+
+    The network is loaded for this and gone afterwards: beside a session of onnxruntime there is no room for it.
+    """
     graphs = _graphs()
+    _release_memory()
     network = checkpoints.load(checkpoint, trainable=True)
-    config = _config(checkpoint, network)
     graph = graphs.build(network, resolution)
-    del network
-    gc.collect()
-    graphs.save(graph, file)
-    return config
+    if form == "fp16":
+        graph = graphs.halved(graph, exact)
+    elif form == "int8":
+        graph = graphs.with_small_weights(graph)
+    elif form == "peaks":
+        graph = graphs.with_peaks(graph)
+    graph.write(file)
+    return _config(checkpoint, network)
 
 
 class _Trial:
@@ -183,18 +184,16 @@ class _Trial:
         return f"{own} pictures and the portrait in the package" if own else "the portrait in the package"
 
     def run(self, precision: str, file: Path) -> Exported:
-        labels, seconds = self._parse(self._onnx(file), OnnxModel(file, range(NUM_LABELS)))
+        labels, seconds = self._parse(self._onnx(file), _session(file))
         equal = [(ours == theirs).sum().item() for ours, theirs in zip(labels, self.labels, strict=True)]
         pixels = [theirs.numel() for theirs in self.labels]
         worst = min(part / whole for part, whole in zip(equal, pixels, strict=True))
         return Exported(precision, file.stat().st_size, sum(equal) / sum(pixels), worst, seconds)
 
-    def large_tensors(self, float32: Path) -> set[str]:
-        """The tensors that come near the end of half precision on some of the pictures."""
-        graphs = _graphs()
-        file = float32.with_name("peaks.onnx")
-        graphs.save(graphs.with_peaks(graphs.load(float32)), file)
-        network = _Peaks(OnnxModel(file, range(NUM_LABELS)))
+    def large_tensors(self, file: Path) -> set[str]:
+        """The tensors that come near the end of half precision on some of the pictures. ``file`` is scratch."""
+        _write(self.checkpoint, self.resolution, "peaks", file)
+        network = _Peaks(_session(file))
         file.unlink()
         self._parse(self._onnx(file), network)
         return {name for name, peak in network.peaks.items() if not peak < _SAFE_IN_HALF}
@@ -210,6 +209,21 @@ class _Trial:
         start = time.perf_counter()
         parser.parse(self.pictures[0])
         return labels, time.perf_counter() - start
+
+
+def _session(file: Path) -> OnnxModel:
+    """A session, after what went before has given back its memory."""
+    _release_memory()
+    return OnnxModel(file, range(NUM_LABELS), save_memory=file.stat().st_size > _LARGE)
+
+
+def _release_memory() -> None:
+    """Hands freed memory back to the system, which the C library keeps otherwise: the next step needs other pieces."""
+    gc.collect()
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
+        if trim is not None:
+            trim(0)
 
 
 class _Peaks(nn.Module):

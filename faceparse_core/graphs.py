@@ -12,12 +12,14 @@ of 32. Layer norms are nodes of their own (opset 17): taken apart, their squares
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+import torch
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
@@ -35,76 +37,85 @@ _SMALL = 16384
 _EXACT = (".residual", ".upsampled", ".sum", ".relu")
 
 
-def build(network: nn.Module, resolution: int | None = None) -> ModelProto:
-    """The graph of a network in float32, with its weights.
+class Weight(NamedTuple):
+    """Constant numbers of a graph; ``make`` gives them when they are written, so that no copy waits in memory."""
 
-    ``network``: a Lite or a SegFormer, loaded with ``trainable=True``: its head is folded here, the network stays as
-    it is. Input ``pixel_values``, float32 [B, 3, H, W], normalised; output ``logits``, float32 [B, labels, H/4, W/4].
-    ``resolution`` fixes H and W; without it they may be any multiples of 32.
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    make: Callable[[], np.ndarray]
 
-    Raises ValueError for another network, or one in another form.
+    def to_half(self) -> Weight:
+        return Weight(self.shape, np.dtype(np.float16), lambda: self.make().astype(np.float16))
+
+    def to_int8(self, scales: np.ndarray) -> Weight:
+        return Weight(self.shape, np.dtype(np.int8), lambda: np.rint(self.make() / scales).astype(np.int8))
+
+
+class Graph:
+    """Nodes and weights, added one after another. A tensor is known by its name: methods return that of the result.
+
+    ``resolution``: the sides of the input, None where they are open; ``outputs``: numbers that come out beside the
+    logits.
     """
-    graph = _Graph()
-    if isinstance(network, Lite) and isinstance(network.stem.norm, nn.BatchNorm2d):
-        _lite(graph, network)
-    elif isinstance(network, SegFormer) and not network.folded:
-        _segformer(graph, network, resolution)
-    else:
-        raise ValueError(
-            f"only Lite and SegFormer in their trainable form become ONNX graphs, not this {type(network).__name__}"
-        )
-    labels = network.config.num_labels
-    side, quarter = (resolution, resolution // 4) if resolution else (None, None)
-    graph.proto.input.append(
-        helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, ["batch_size", 3, side or "height", side or "width"])
-    )
-    graph.proto.output.append(
-        helper.make_tensor_value_info(
-            OUTPUT, TensorProto.FLOAT, ["batch_size", labels, quarter or "height / 4", quarter or "width / 4"]
-        )
-    )
-    return helper.make_model(
-        graph.proto,
-        opset_imports=[helper.make_opsetid("", OPSET)],
-        ir_version=_IR_VERSION,
-        producer_name="faceparse",
-        producer_version=__version__,
-    )
 
+    def __init__(self, labels: int, resolution: int | None):
+        self.labels, self.resolution = labels, resolution
+        self.nodes: list[NodeProto] = []
+        self.weights: dict[str, Weight] = {}
+        self.outputs: list[str] = []
 
-def load(file: Path) -> ModelProto:
-    """A graph from its file."""
-    return onnx.load(file)
+    def emptied(self) -> Graph:
+        """A graph with the same input and output and nothing between them."""
+        return Graph(self.labels, self.resolution)
 
+    def write(self, file: Path) -> None:
+        """Writes the graph as an ONNX file, one weight after the other, and checks that it is a valid one.
 
-def save(model: ModelProto, file: Path) -> None:
-    """Writes a graph and checks that it is a valid one: ``onnx.checker.ValidationError`` otherwise."""
-    file.write_bytes(model.SerializeToString())
-    onnx.checker.check_model(file)
+        Raises ``onnx.checker.ValidationError`` where it is not.
+        """
+        side, quarter = self.resolution, self.resolution and self.resolution // 4
+        given = ["batch_size", 3, side or "height", side or "width"]
+        result = ["batch_size", self.labels, quarter or "height / 4", quarter or "width / 4"]
+        graph = GraphProto(name="faceparse")
+        graph.node.extend(self.nodes)
+        graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, given))
+        graph.output.append(helper.make_tensor_value_info(OUTPUT, TensorProto.FLOAT, result))
+        graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, []) for name in self.outputs)
+        model = ModelProto(ir_version=_IR_VERSION, producer_name="faceparse", producer_version=__version__)
+        model.opset_import.append(helper.make_opsetid("", OPSET))
 
-
-class _Graph:
-    """A graph in the making. Tensors are known by their names; each method returns that of what it added."""
-
-    def __init__(self):
-        self.proto = GraphProto(name="faceparse")
-        self._constants: dict[str, str] = {}
+        # A message of protobuf is its fields, one behind the other; a field that is a message, or bytes, is preceded by
+        # its length. So all lengths come first, and the weights need not be in memory together.
+        weights = []
+        for name, weight in self.weights.items():
+            header = TensorProto(name=name, dims=weight.shape, data_type=helper.np_dtype_to_tensor_dtype(weight.dtype))
+            size = math.prod(weight.shape) * weight.dtype.itemsize
+            start = header.SerializeToString() + _field_start(TensorProto, "raw_data", size)
+            weights.append((_field_start(GraphProto, "initializer", len(start) + size) + start, size, weight))
+        nodes = graph.SerializeToString()
+        total = len(nodes) + sum(len(start) + size for start, size, _ in weights)
+        with file.open("wb") as out:
+            out.write(model.SerializeToString() + _field_start(ModelProto, "graph", total) + nodes)
+            for start, _, weight in weights:
+                out.write(start)
+                out.write(np.ascontiguousarray(weight.make()).data)
+        onnx.checker.check_model(file)
 
     def node(self, kind: str, *inputs: str, name: str, **attributes) -> str:
-        self.proto.node.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
+        self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
         return name
 
-    def weight(self, name: str, values: Tensor) -> str:
-        self.proto.initializer.append(numpy_helper.from_array(values.detach().float().cpu().numpy(), name))
+    def weight(self, name: str, values: Tensor, scale: float = 1.0) -> str:
+        values = values.detach()
+        make = (lambda: values.numpy()) if scale == 1 else (lambda: (values * scale).numpy())
+        self.weights[name] = Weight(tuple(values.shape), np.dtype(np.float32), make)
         return name
 
-    def constant(self, values: Iterable[float] | float, dtype=np.float32) -> str:
+    def constant(self, values: Iterable[float] | float, dtype: type = np.float32) -> str:
         """Few numbers, kept once however often they are used."""
         array = np.array(values, dtype=dtype)
         name = f"constant {array.tolist()} {array.dtype}"
-        if name not in self._constants:
-            self._constants[name] = name
-            self.proto.initializer.append(numpy_helper.from_array(array, name))
+        self.weights[name] = Weight(array.shape, array.dtype, lambda: array)
         return name
 
     def convolution(self, x: str, conv: nn.Conv2d, name: str, output: str = "") -> str:
@@ -127,8 +138,8 @@ class _Graph:
 
     def linear(self, x: str, linear: nn.Linear, name: str, scale: float = 1.0) -> str:
         """Tokens [..., C]; ``scale`` multiplies the result."""
-        product = self.node("MatMul", x, self.weight(f"{name}.weight", linear.weight.T * scale), name=f"{name}.product")
-        return self.node("Add", product, self.weight(f"{name}.bias", linear.bias * scale), name=name)
+        product = self.node("MatMul", x, self.weight(f"{name}.weight", linear.weight.T, scale), name=f"{name}.product")
+        return self.node("Add", product, self.weight(f"{name}.bias", linear.bias, scale), name=name)
 
     def norm(self, x: str, norm: nn.LayerNorm, name: str) -> str:
         """Tokens [..., C]."""
@@ -156,10 +167,140 @@ class _Graph:
         return self.node("Transpose", x, name=name, perm=[0, 3, 1, 2])
 
 
-# ---------------------------------------------------------------------------------------------- lite
+# ---------------------------------------------------------------------------------------------- other graphs from one
 
 
-def _lite(graph: _Graph, network: Lite) -> None:
+def with_peaks(graph: Graph) -> Graph:
+    """The same graph with one more output for each of its tensors of floats, the largest magnitude in it.
+
+    The output for the tensor X is called "X peak".
+    """
+    peaks = graph.emptied()
+    peaks.nodes, peaks.weights = list(graph.nodes), graph.weights
+    # onnxruntime works its way back from the last nodes: in reverse, each peak is taken while its tensor is there, and
+    # not at the end, when all of them would have had to be kept.
+    for node in reversed(graph.nodes):
+        if node.op_type != "Shape":
+            name = node.output[0]
+            magnitude = peaks.node("Abs", name, name=f"{name} magnitude")
+            peaks.outputs.append(peaks.node("ReduceMax", magnitude, name=f"{name} peak", keepdims=0))
+    return peaks
+
+
+def halved(graph: Graph, exact: Collection[str] = ()) -> Graph:
+    """The graph in half precision; input and output stay float32.
+
+    In float32 stay layer norms, the residual stream and the last layers, where rounding moves the borders between
+    labels, and whatever touches a tensor that is named in ``exact``.
+    """
+    half, exact = graph.emptied(), set(exact)
+    kinds = {INPUT: TensorProto.FLOAT}  # what numbers the computed tensors hold
+
+    def taken(name: str, kind: int) -> str:
+        """The name of the tensor with numbers of this kind, made where it is not there yet."""
+        suffix = " half" if kind == TensorProto.FLOAT16 else " float"
+        if name in graph.weights:
+            weight = graph.weights[name]
+            if weight.dtype != np.float32 or kind == TensorProto.FLOAT:
+                half.weights[name] = weight
+                return name
+            half.weights[name + suffix] = weight.to_half()
+            return name + suffix
+        if kinds[name] in (kind, TensorProto.INT64):
+            return name
+        if name + suffix not in kinds:
+            kinds[half.node("Cast", name, name=name + suffix, to=kind)] = kind
+        return name + suffix
+
+    for node in graph.nodes:
+        tensors = (*node.input, *node.output)
+        float32 = node.op_type == "LayerNormalization" or node.name.endswith(_EXACT) or OUTPUT in tensors
+        kind = TensorProto.FLOAT if float32 or not exact.isdisjoint(tensors) else TensorProto.FLOAT16
+        if node.op_type == "Shape":
+            inputs, kind = list(node.input), TensorProto.INT64
+        elif node.op_type == "Resize":  # its scales are float32 by the standard
+            inputs = [taken(node.input[0], kind), "", taken(node.input[2], TensorProto.FLOAT)]
+        else:
+            inputs = [taken(name, kind) for name in node.input]
+        kinds[node.output[0]] = kind
+        half.nodes.append(_with_inputs(node, inputs))
+    return half
+
+
+def with_small_weights(graph: Graph) -> Graph:
+    """The graph with its large weights as whole numbers of 8 bits and one scale for each channel of the result.
+
+    It computes in float32: a runtime unpacks the weights once, when it loads the file, as it does with everything that
+    follows from constants. So a quarter of the size costs no time, needs no pictures to calibrate by, and rounds
+    nothing but weights. (Multiplying in 8 bits was slower than in float32 in browsers, and moves more labels.)
+    """
+    small = graph.emptied()
+    small.weights = dict(graph.weights)
+    for node in graph.nodes:
+        name = node.input[1] if node.op_type in ("Conv", "MatMul") else ""
+        if name in graph.weights and math.prod(graph.weights[name].shape) >= _SMALL:
+            weight = small.weights.pop(name)
+            channels = 0 if node.op_type == "Conv" else 1
+            scales = _scales(weight.make(), channels)
+            small.weights[f"{name}.int8"] = weight.to_int8(scales)
+            small.weights[f"{name}.scales"] = Weight(scales.shape, scales.dtype, lambda scales=scales: scales)
+            small.node("Cast", f"{name}.int8", name=f"{name}.float", to=TensorProto.FLOAT)
+            small.node("Mul", f"{name}.float", f"{name}.scales", name=name)
+        small.nodes.append(node)
+    return small
+
+
+def _scales(values: np.ndarray, channels: int) -> np.ndarray:
+    """What 1 stands for in each channel, so that its largest weight becomes 127; float32, ready to multiply."""
+    others = tuple(axis for axis in range(values.ndim) if axis != channels)
+    return np.maximum(np.abs(values).max(axis=others, keepdims=True) / 127, np.finfo(np.float32).tiny)
+
+
+def _with_inputs(node: NodeProto, inputs: list[str]) -> NodeProto:
+    copy = NodeProto()
+    copy.CopyFrom(node)
+    copy.input[:] = inputs
+    return copy
+
+
+def _field_start(message: type, name: str, length: int) -> bytes:
+    """What precedes a field that is a message or bytes: its number and kind, and its length, as varints."""
+    return _varint(message.DESCRIPTOR.fields_by_name[name].number << 3 | 2) + _varint(length)
+
+
+def _varint(value: int) -> bytes:
+    """Seven bits a byte, the lowest first; the eighth says that more follow."""
+    *low, last = [(value >> shift) & 127 for shift in range(0, max(value.bit_length(), 1), 7)]
+    return bytes([*(part | 128 for part in low), last])
+
+
+# ---------------------------------------------------------------------------------------------- the networks
+
+
+def build(network: nn.Module, resolution: int | None = None) -> Graph:
+    """The graph of a network in float32. Its weights are those of the network, not copies.
+
+    ``network``: a Lite or a SegFormer, loaded with ``trainable=True``: its head is folded here, the network stays as
+    it is. Input ``pixel_values``, float32 [B, 3, H, W], normalised; output ``logits``, float32 [B, labels, H/4, W/4].
+    ``resolution`` fixes H and W; without it they may be any multiples of 32.
+
+    Raises ValueError for another network, or one in another form.
+    """
+    with torch.no_grad():
+        if isinstance(network, Lite) and isinstance(network.stem.norm, nn.BatchNorm2d):
+            graph = Graph(network.config.num_labels, resolution)
+            _lite(graph, network)
+        elif isinstance(network, SegFormer) and not network.folded:
+            graph = Graph(network.config.num_labels, resolution)
+            _segformer(graph, network)
+        else:
+            raise ValueError(
+                f"only Lite and SegFormer in their trainable form become ONNX graphs, not this {type(network).__name__}"
+            )
+    return graph
+
+
+def _lite(graph: Graph, network: Lite) -> None:
     """See ``models.lite``; batch norms are part of their convolutions."""
     x = _conv_norm(graph, INPUT, network.stem, "stem")
     taps = []
@@ -182,17 +323,14 @@ def _lite(graph: _Graph, network: Lite) -> None:
     graph.convolution(y, network.classifier, "classifier", output=OUTPUT)
 
 
-def _conv_norm(graph: _Graph, x: str, module: ConvNorm, name: str) -> str:
+def _conv_norm(graph: Graph, x: str, module: ConvNorm, name: str) -> str:
     x = graph.convolution(x, fuse_conv_bn_eval(module.conv, module.norm), name)
     if not module.activation:
         return x
     return graph.node("Clip", x, graph.constant(0.0), graph.constant(6.0), name=f"{name}.relu6")
 
 
-# ---------------------------------------------------------------------------------------------- SegFormer
-
-
-def _segformer(graph: _Graph, network: SegFormer, resolution: int | None) -> None:
+def _segformer(graph: Graph, network: SegFormer) -> None:
     """See ``models.segformer``. Between the convolutions a map is tokens, [B, H, W, C], as there."""
     head = network.head.fold()
     x, maps = INPUT, []
@@ -200,8 +338,8 @@ def _segformer(graph: _Graph, network: SegFormer, resolution: int | None) -> Non
         name = f"stages.{i}"
         x = graph.tokens(graph.convolution(x, stage.embed.conv, f"{name}.embed.conv"), f"{name}.embed.tokens")
         x = graph.norm(x, stage.embed.norm, f"{name}.embed.norm")
-        if resolution:
-            side = resolution >> (i + 2)
+        if graph.resolution:
+            side = graph.resolution >> (i + 2)
             shape = graph.constant([0, side, side, network.config.hidden_sizes[i]], np.int64)
         else:
             shape = graph.node("Shape", x, name=f"{name}.shape")
@@ -226,7 +364,7 @@ def _segformer(graph: _Graph, network: SegFormer, resolution: int | None) -> Non
     graph.pointwise(total, head.classify.weight, head.classify.bias, "head.classifier", output=OUTPUT)
 
 
-def _attention(graph: _Graph, x: str, shape: str, attention: Attention, name: str) -> str:
+def _attention(graph: Graph, x: str, shape: str, attention: Attention, name: str) -> str:
     source = x
     if attention.reduce is not None:
         source = graph.convolution(graph.image(x, f"{name}.image"), attention.reduce, f"{name}.reduce")
@@ -253,110 +391,9 @@ def _attention(graph: _Graph, x: str, shape: str, attention: Attention, name: st
     )
 
 
-def _mix_mlp(graph: _Graph, x: str, mlp: MixMLP, name: str) -> str:
+def _mix_mlp(graph: Graph, x: str, mlp: MixMLP, name: str) -> str:
     """As an image from end to end: then the narrow map is transposed, not the wide one."""
     x = graph.image(x, f"{name}.image")
     x = graph.pointwise(x, mlp.expand.weight, mlp.expand.bias, f"{name}.expand")
     x = graph.gelu(graph.convolution(x, mlp.depthwise, f"{name}.depthwise"), f"{name}.gelu")
     return graph.tokens(graph.pointwise(x, mlp.project.weight, mlp.project.bias, f"{name}.project"), f"{name}.tokens")
-
-
-# ---------------------------------------------------------------------------------------------- smaller numbers
-
-
-def with_peaks(model: ModelProto) -> ModelProto:
-    """The graph, in place, with one more output for each of its tensors of floats: the largest magnitude in it.
-
-    The output for the tensor X is called "X peak".
-    """
-    graph = model.graph
-    for node in list(graph.node):
-        if node.op_type != "Shape":
-            name = node.output[0]
-            magnitude, peak = f"{name} magnitude", f"{name} peak"
-            graph.node.append(helper.make_node("Abs", [name], [magnitude]))
-            graph.node.append(helper.make_node("ReduceMax", [magnitude], [peak], keepdims=0))
-            graph.output.append(helper.make_tensor_value_info(peak, TensorProto.FLOAT, []))
-    return model
-
-
-def halved(model: ModelProto, exact: Collection[str] = ()) -> ModelProto:
-    """The graph in half precision; input and output stay float32.
-
-    In float32 stay layer norms, the residual stream and the last layers, where rounding moves the borders between
-    labels, and whatever touches a tensor that is named in ``exact``.
-    """
-    weights = {weight.name: weight for weight in model.graph.initializer}
-    kinds = {INPUT: TensorProto.FLOAT}  # what numbers the tensors of the new graph hold
-    half, exact = _shell(model), set(exact)
-
-    def taken(name: str, kind: int) -> str:
-        """The name of the tensor with numbers of this kind; made where it is not there yet."""
-        weight = weights.get(name)
-        given = weight.data_type if weight else kinds.get(name)
-        if given not in (TensorProto.FLOAT, TensorProto.FLOAT16):
-            kind = given
-        new = name if given == kind else f"{name} {'half' if kind == TensorProto.FLOAT16 else 'float'}"
-        if new not in kinds and name:
-            kinds[new] = kind
-            if weight is None:
-                half.graph.node.append(helper.make_node("Cast", [name], [new], name=new, to=kind))
-            elif given == kind:
-                half.graph.initializer.append(weight)
-            else:
-                values = numpy_helper.to_array(weight).astype(np.float16)
-                half.graph.initializer.append(numpy_helper.from_array(values, new))
-        return new
-
-    for node in model.graph.node:
-        tensors = (*node.input, *node.output)
-        float32 = node.op_type == "LayerNormalization" or node.name.endswith(_EXACT) or OUTPUT in tensors
-        kind = TensorProto.FLOAT if float32 or not exact.isdisjoint(tensors) else TensorProto.FLOAT16
-        if node.op_type == "Shape":
-            inputs, kind = list(node.input), TensorProto.INT64
-        elif node.op_type == "Resize":  # its scales are float32 by the standard
-            inputs = [taken(node.input[0], kind), "", taken(node.input[2], TensorProto.FLOAT)]
-        else:
-            inputs = [taken(name, kind) for name in node.input]
-        kinds[node.output[0]] = kind
-        half.graph.node.append(node)
-        half.graph.node[-1].input[:] = inputs
-    return half
-
-
-def with_small_weights(model: ModelProto) -> ModelProto:
-    """The graph, in place, with its large weights as whole numbers of 8 bits and one scale for each channel.
-
-    It computes in float32: a runtime unpacks the weights once, when it loads the file, as it does with everything that
-    follows from constants. So a quarter of the size costs no time, needs no pictures to calibrate by, and rounds
-    nothing but weights. (Multiplying in 8 bits was slower than in float32 in browsers, and moves more labels.)
-    """
-    graph = model.graph
-    nodes = list(graph.node)
-    weights = {weight.name: weight for weight in graph.initializer}
-    del graph.node[:]
-    for node in nodes:
-        weight = weights.get(node.input[1]) if node.op_type in ("Conv", "MatMul") else None
-        if weight is not None and math.prod(weight.dims) >= _SMALL:
-            values = numpy_helper.to_array(weight)
-            others = tuple(range(1, values.ndim)) if node.op_type == "Conv" else 0
-            scales = np.maximum(np.abs(values).max(axis=others, keepdims=True), np.finfo(np.float32).tiny) / 127
-            name = weight.name
-            # The same object in the list of weights, with other numbers.
-            weight.CopyFrom(numpy_helper.from_array(np.rint(values / scales).astype(np.int8), f"{name}.int8"))
-            graph.initializer.append(numpy_helper.from_array(scales.astype(np.float32), f"{name}.scales"))
-            graph.node.append(helper.make_node("Cast", [f"{name}.int8"], [f"{name}.float"], to=TensorProto.FLOAT))
-            graph.node.append(helper.make_node("Mul", [f"{name}.float", f"{name}.scales"], [name]))
-        graph.node.append(node)
-    return model
-
-
-def _shell(model: ModelProto) -> ModelProto:
-    """The model without nodes and weights."""
-    shell = ModelProto()
-    shell.opset_import.extend(model.opset_import)
-    shell.ir_version, shell.producer_name = model.ir_version, model.producer_name
-    shell.producer_version, shell.graph.name = model.producer_version, model.graph.name
-    shell.graph.input.extend(model.graph.input)
-    shell.graph.output.extend(model.graph.output)
-    return shell

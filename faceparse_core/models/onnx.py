@@ -28,14 +28,16 @@ class OnnxModel(nn.Module):
 
     ``forward`` takes pixels, float [B, 3, H, W], normalised with the checkpoint's mean and std, on any device, and
     gives logits, float32 [B, labels, h, w], on the same device. ``input_size`` is the (H, W) that the file insists on,
-    None where it takes any multiple of 32.
+    None where it takes any multiple of 32. ``save_memory`` takes half as much of it and more time, by leaving the
+    weights as they lie.
 
     Raises ImportError where onnxruntime is missing, ValueError for a file that is no segmentation network, or a device
     that onnxruntime cannot use, and whatever onnxruntime raises for a file that it cannot read.
     """
 
-    def __init__(self, path: str | os.PathLike[str], order: Sequence[int]):
+    def __init__(self, path: str | os.PathLike[str], order: Sequence[int], *, save_memory: bool = False):
         super().__init__()
+        self.save_memory = save_memory
         self.path = os.fspath(path)
         self.order = list(order)
         self._open(torch.device("cpu"))
@@ -66,7 +68,15 @@ class OnnxModel(nn.Module):
     def _open(self, device: torch.device) -> None:
         provider = _provider(device)
         options = {"device_id": device.index or 0} if device.type == "cuda" else {}
-        session = _onnxruntime().InferenceSession(self.path, providers=[(provider, options)])
+        onnxruntime = _onnxruntime()
+        session_options, left_out = onnxruntime.SessionOptions(), None
+        if self.save_memory:
+            session_options.enable_cpu_mem_arena = False
+            session_options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+            left_out = ["ConstantFolding"]  # which would unpack all small weights at once
+        session = onnxruntime.InferenceSession(
+            self.path, session_options, providers=[(provider, options)], disabled_optimizers=left_out
+        )
         if session.get_providers()[0] != provider:  # onnxruntime itself only prints that it computes elsewhere now
             raise ValueError(f"onnxruntime cannot start {provider} here, for device '{device}': choose device='cpu'")
         self.session, self._device = session, device
