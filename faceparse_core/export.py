@@ -118,9 +118,8 @@ def export(
     _require_ours(out)
     checkpoint = checkpoints.find(model)
     if checkpoint.architecture not in ("lite", "segformer"):
-        raise ValueError(
-            f"{checkpoint.path} is a {checkpoint.architecture} model: only lite and SegFormer are exported"
-        )
+        kind = "an ONNX file already" if checkpoint.architecture == "onnx" else "of another architecture"
+        raise ValueError(f"{checkpoint.path} is {kind}: only weights of lite and SegFormer are exported")
 
     trial = _Trial(checkpoint, resolution, _check_pictures(check))
     report(f"{checkpoint.name}, checked on {trial.scope}; torch takes {trial.seconds * 1e3:.0f} ms a picture")

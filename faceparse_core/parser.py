@@ -92,6 +92,8 @@ class FaceParser:
         if self._fixed_size and resolution is not None and (resolution, resolution) != self._fixed_size:
             height, width = self._fixed_size
             raise ValueError(f"{self.checkpoint.path} takes pictures of {height}x{width} alone, not {resolution}")
+        if self._fixed_size:
+            self.resolution = max(self._fixed_size)
 
     def __repr__(self) -> str:
         return (
