@@ -121,9 +121,9 @@ def export(
         kind = "an ONNX file already" if checkpoint.architecture == "onnx" else "of another architecture"
         raise ValueError(f"{checkpoint.path} is {kind}: only weights of lite and SegFormer are exported")
 
-    trial = _Trial(checkpoint, resolution, _check_pictures(check))
-    report(f"{checkpoint.name}, checked on {trial.scope}; torch takes {trial.seconds * 1e3:.0f} ms a picture")
-    with _unfinished(out) as folder:
+    with _memory_given_back(), _unfinished(out) as folder:
+        trial = _Trial(checkpoint, resolution, _check_pictures(check))
+        report(f"{checkpoint.name}, checked on {trial.scope}; torch takes {trial.seconds * 1e3:.0f} ms a picture")
         results = []
         for precision in dict.fromkeys(precisions):
             file = folder / "onnx" / PRECISIONS[precision].file
@@ -155,7 +155,7 @@ def _write(checkpoint: Checkpoint, resolution: int | None, form: str, file: Path
     The network is loaded for this and gone afterwards: beside a session of onnxruntime there is no room for it.
     """
     graphs = _graphs()
-    _release_memory()
+    gc.collect()
     network = checkpoints.load(checkpoint, trainable=True)
     graph = graphs.build(network, resolution)
     if form == "fp16":
@@ -211,18 +211,24 @@ class _Trial:
 
 
 def _session(file: Path) -> OnnxModel:
-    """A session, after what went before has given back its memory."""
-    _release_memory()
     return OnnxModel(file, range(NUM_LABELS), save_memory=file.stat().st_size > _LARGE)
 
 
-def _release_memory() -> None:
-    """Hands freed memory back to the system, which the C library keeps otherwise: the next step needs other pieces."""
-    gc.collect()
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc's
-        if trim is not None:
-            trim(0)
+@contextmanager
+def _memory_given_back() -> Iterator[None]:
+    """Lets the C library hand every large block back to the system as soon as it is freed.
+
+    Otherwise glibc keeps what it thinks will be needed again: each step here needs other blocks, and the peak of a
+    large export would be half as high again. (-3 is M_MMAP_THRESHOLD; 32 MB is what it grows to by itself.)
+    """
+    set_option = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if set_option is not None:
+        set_option(-3, 128 << 10)
+    try:
+        yield
+    finally:
+        if set_option is not None:
+            set_option(-3, 32 << 20)
 
 
 class _Peaks(nn.Module):
