@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-import onnx
 import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from torch import Tensor, nn
@@ -69,10 +68,7 @@ class Graph:
         return Graph(self.labels, self.resolution)
 
     def write(self, file: Path) -> None:
-        """Writes the graph as an ONNX file, one weight after the other, and checks that it is a valid one.
-
-        Raises ``onnx.checker.ValidationError`` where it is not.
-        """
+        """Writes the graph as an ONNX file, one weight after the other."""
         side, quarter = self.resolution, self.resolution and self.resolution // 4
         given = ["batch_size", 3, side or "height", side or "width"]
         result = ["batch_size", self.labels, quarter or "height / 4", quarter or "width / 4"]
@@ -99,7 +95,6 @@ class Graph:
             for start, _, weight in weights:
                 out.write(start)
                 out.write(np.ascontiguousarray(weight.make()).data)
-        onnx.checker.check_model(file)
 
     def node(self, kind: str, *inputs: str, name: str, **attributes) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [name], name=name, **attributes))
