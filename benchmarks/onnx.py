@@ -25,12 +25,13 @@ from faceparse_core.training.data import read_names, read_pair
 from faceparse_core.training.metrics import Confusion
 
 _DATA = Path("../shared/data/celebamask-mini")
-# Run as a program: it exports and says what its memory was at most, in bytes (ru_maxrss is in KiB on Linux).
+# Run as a program: it exports and says what its memory was at most, in bytes. Linux alone tells; getrusage would not
+# do, since a process takes over the figure of the one that started it.
 _MEASURED = """
-import resource, sys
+import re, sys
 from faceparse_core.export import export
 export(sys.argv[1], sys.argv[2], sys.argv[3:], report=print)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+print(1024 * int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]))
 """
 
 
