@@ -52,7 +52,7 @@ export class FaceParser {
     env.allowRemoteModels = false;
     env.allowLocalModels = true;
     env.localModelPath = models;
-    env.useBrowserCache = false; // the browser's ordinary cache is enough, and notices changed files
+    env.useBrowserCache = false; // the ordinary cache notices changed files
     this.device = device;
     this.dtype = dtype === "auto" ? best : dtype;
     this.threads = device === "wasm" ? env.backends.onnx.wasm.numThreads : null;
@@ -96,12 +96,13 @@ async function importTransformers(source, webgpu) {
     throw new Error(`Transformers.js could not be loaded from ${base}. ${help}`, { cause: error });
   }
   const { wasm } = transformers.env.backends.onnx;
-  if (source === "vendor") {
-    // The build without WebGPU is half as large, and starts in half the time.
-    const build = `${base}ort-wasm-simd-threaded${webgpu ? ".asyncify" : ""}`;
-    wasm.wasmPaths = { mjs: `${build}.mjs`, wasm: `${build}.wasm` };
-    transformers.env.useWasmCache = false; // so that it is compiled while it arrives
+  // The build without WebGPU is half as large, and starts in half the time.
+  const build = `ort-wasm-simd-threaded${webgpu ? ".asyncify" : ""}`;
+  for (const kind of ["mjs", "wasm"]) {
+    const folder = source === "vendor" ? base : new URL(".", wasm.wasmPaths[kind]).href;
+    wasm.wasmPaths[kind] = `${folder}${build}.${kind}`;
   }
+  transformers.env.useWasmCache = false; // so that it is compiled while it arrives; the browser's own cache is enough
   // Several threads need a page that is isolated from other origins (see tools/serve.js).
   wasm.numThreads = globalThis.crossOriginIsolated ? Math.min(THREADS, navigator.hardwareConcurrency) : 1;
   return transformers;
