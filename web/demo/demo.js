@@ -6,7 +6,19 @@ const SAMPLE = "../vendor/closeup.jpg";
 const LONGEST = 1280; // longer side of what is shown, in pixels
 const LONGEST_LIVE = 800;
 const STEP = 1 / 48; // of the picture, for the arrow keys
-const REGIONS = ["person", "face", "skin", "hair", "eyes", "brows", "lips", "ears", "head", "accessories", "background"];
+const REGIONS = [
+  "person",
+  "face",
+  "skin",
+  "hair",
+  "eyes",
+  "brows",
+  "lips",
+  "ears",
+  "head",
+  "accessories",
+  "background",
+];
 
 const $ = (id) => document.getElementById(id);
 const settings = new URLSearchParams(location.search);
@@ -22,6 +34,7 @@ let latest = 0; // number of the latest picture: older results are dropped
 const parser = startEngine();
 buildTools();
 listen();
+performance.mark("interactive");
 
 // ------------------------------------------------------------------------------------------------------- the engine
 
@@ -68,7 +81,9 @@ async function open(source, name) {
     if (number !== latest) return;
     show(result, name);
     const found = LABELS.filter((label) => label.id && parsed.shares[label.id] >= 0.0005);
-    say(`${name} parsed in ${seconds(result.times.total)}. ${found.length ? `Found: ${list(found)}.` : "No person was found."}`);
+    say(
+      `${name} parsed in ${seconds(result.times.total)}. ${found.length ? `Found: ${list(found)}.` : "No person was found."}`,
+    );
   } catch (error) {
     if (number === latest) problem(error.message);
   } finally {
@@ -151,23 +166,29 @@ async function show({ width, height, preview, labels, times }, name) {
   parsed?.preview.close();
   parsed = { labels, preview, name, width: preview.width, height: preview.height, size: { width, height }, times };
   parsed.shares = counts.map((count) => count / labels.length);
-  for (const canvas of [$("picture"), $("overlay")]) Object.assign(canvas, { width: parsed.width, height: parsed.height });
+  for (const canvas of [$("picture"), $("overlay")])
+    Object.assign(canvas, { width: parsed.width, height: parsed.height });
   $("picture").getContext("2d").drawImage(preview, 0, 0);
   $("start").hidden = true;
   $("view").hidden = false;
   $("view").classList.toggle("live", stream !== null);
   $("tools").inert = false;
   $("size").textContent = `${width} × ${height}`;
-  $("facts").textContent = `${width} × ${height} · parsed in ${seconds(times.total)} (the network ${seconds(times.run)})`;
+  $("facts").textContent =
+    `${width} × ${height} · parsed in ${seconds(times.total)} (the network ${seconds(times.run)})`;
   $("facts").dataset.milliseconds = Math.round(times.total);
   for (const row of $("labels").children) {
     const share = parsed.shares[row.dataset.label];
     row.classList.toggle("absent", share === 0);
     row.querySelector("small").textContent = share ? percent(share) : "";
   }
-  $("overlay").setAttribute("aria-label", `${name}: ${list(LABELS.filter((label) => label.id && parsed.shares[label.id]))}`);
+  $("overlay").setAttribute(
+    "aria-label",
+    `${name}: ${list(LABELS.filter((label) => label.id && parsed.shares[label.id]))}`,
+  );
   if (!stream) cross = null;
   await draw();
+  performance.mark("result");
   point(cross);
 }
 
@@ -191,7 +212,9 @@ async function draw() {
 }
 
 function paint(pixels) {
-  $("overlay").getContext("2d").putImageData(new ImageData(pixels, parsed.width, parsed.height), 0, 0);
+  $("overlay")
+    .getContext("2d")
+    .putImageData(new ImageData(pixels, parsed.width, parsed.height), 0, 0);
 }
 
 /** The chosen labels in their colours with a bright rim, RGBA; the one that is pointed at stands out. */
@@ -200,7 +223,8 @@ function labelPixels() {
   const strength = $("strength").value / 100;
   const pixels = new Uint32Array(labels.length);
   const little = new Uint8Array(new Uint32Array([1]).buffer)[0] === 1;
-  const rgba = (r, g, b, a) => (little ? (a << 24) | (b << 16) | (g << 8) | r : (r << 24) | (g << 16) | (b << 8) | a) >>> 0;
+  const rgba = (r, g, b, a) =>
+    (little ? (a << 24) | (b << 16) | (g << 8) | r : (r << 24) | (g << 16) | (b << 8) | a) >>> 0;
   const fills = LABELS.map(({ id, colour }) => {
     if (id === lit) return rgba(...colour, Math.round(255 * Math.max(0.75, strength)));
     if (!chosen.has(id)) return 0;
@@ -211,7 +235,11 @@ function labelPixels() {
   for (let i = 0; i < labels.length; i++) {
     const label = labels[i];
     if (!fills[label]) continue;
-    const rim = labels[i + 1] !== label || labels[i - 1] !== label || (i >= width && labels[i - width] !== label) || (i < last && labels[i + width] !== label);
+    const rim =
+      labels[i + 1] !== label ||
+      labels[i - 1] !== label ||
+      (i >= width && labels[i - width] !== label) ||
+      (i < last && labels[i + width] !== label);
     pixels[i] = rim ? rims[label] : fills[label];
   }
   return new Uint8ClampedArray(pixels.buffer);
@@ -241,7 +269,10 @@ function labelAt({ x, y }) {
 function placeOf(event) {
   const box = $("overlay").getBoundingClientRect();
   const x = (event.clientX - box.left) / box.width;
-  return { x: Math.min(Math.max(stream ? 1 - x : x, 0), 1), y: Math.min(Math.max((event.clientY - box.top) / box.height, 0), 1) };
+  return {
+    x: Math.min(Math.max(stream ? 1 - x : x, 0), 1),
+    y: Math.min(Math.max((event.clientY - box.top) / box.height, 0), 1),
+  };
 }
 
 /** Names the label at a place beside it, and lights it up; null: nowhere. */
@@ -279,7 +310,8 @@ function choose(ids) {
     const group = GROUPS[chip.dataset.region];
     chip.setAttribute("aria-pressed", group.length === chosen.size && group.every((id) => chosen.has(id)));
   }
-  for (const button of $("downloads").querySelectorAll("[data-file=mask], [data-file=cutout]")) button.disabled = !chosen.size;
+  for (const button of $("downloads").querySelectorAll("[data-file=mask], [data-file=cutout]"))
+    button.disabled = !chosen.size;
   draw();
 }
 
@@ -297,7 +329,9 @@ function moveCross(event) {
     const step = STEP * (event.shiftKey ? 4 : 1) * (stream && move[0] ? -1 : 1);
     const { x, y } = cross ?? { x: 0.5, y: 0.5 };
     const inside = (value) => Math.min(Math.max(value, 0), 1);
-    cross = cross ? { x: inside(x + move[0] * step), y: inside(y + move[1] * (event.shiftKey ? 4 : 1) * STEP) } : { x, y };
+    cross = cross
+      ? { x: inside(x + move[0] * step), y: inside(y + move[1] * (event.shiftKey ? 4 : 1) * STEP) }
+      : { x, y };
     point(cross);
     const label = labelAt(cross);
     say(label.title + (chosen.has(label.id) ? "" : ", not shown"));
@@ -305,7 +339,9 @@ function moveCross(event) {
     const label = labelAt(cross);
     if (event.key === "Enter") choose([label.id]);
     else toggle(label.id);
-    say(event.key === "Enter" ? `only ${label.title}` : `${label.title} ${chosen.has(label.id) ? "shown" : "not shown"}`);
+    say(
+      event.key === "Enter" ? `only ${label.title}` : `${label.title} ${chosen.has(label.id) ? "shown" : "not shown"}`,
+    );
   } else {
     return;
   }

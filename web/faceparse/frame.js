@@ -67,7 +67,10 @@ export function fillFrame(picture, frame, mean, std) {
   return input;
 }
 
-/** The pixels of a picture (an ImageBitmap or a canvas), RGBA, in bands of rows from the top; over white if it is transparent. */
+/**
+ * The pixels of a picture (an ImageBitmap or a canvas), RGBA, in bands of rows from the top; over white where it is
+ * transparent.
+ */
 export function* bands(picture) {
   const { width, height } = picture;
   const step = Math.max(1, Math.min(height, Math.floor(BAND_PIXELS / width)));

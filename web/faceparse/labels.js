@@ -52,7 +52,8 @@ export const GROUPS = {
  */
 export function regionIds(...names) {
   const ids = names.flatMap((name) => {
-    const found = GROUPS[name] ?? LABELS.filter((label) => label.title === name || label.name === name).map((l) => l.id);
+    const found =
+      GROUPS[name] ?? LABELS.filter((label) => label.title === name || label.name === name).map((l) => l.id);
     if (!found.length) {
       const known = [...Object.keys(GROUPS), ...LABELS.map((label) => label.title)].join(", ");
       throw new RangeError(`there is no label or group "${name}"; there are: ${known}`);

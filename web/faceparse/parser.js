@@ -24,7 +24,7 @@ export class FaceParser {
    */
   static async load({ model = "lite", models = MODELS, source = "vendor", device = "auto", dtype = "auto" } = {}) {
     const start = performance.now();
-    const [files, adapter] = await Promise.all([describe(models, model), device === "wasm" ? null : findAdapter()]);
+    const [files, adapter] = await Promise.all([describe(models, model), findAdapter(device)]);
     if (device === "webgpu" && !adapter) throw new Error("This browser has no WebGPU; WASM works in every one.");
     const options = { models, model, dtype, ...files };
     const transformers = await importTransformers(source, adapter !== null);
@@ -66,7 +66,7 @@ export class FaceParser {
     return logits;
   }
 
-  /** Parses a picture: an ImageBitmap or a canvas. Gives a Rendering, with the milliseconds each step took in `times`. */
+  /** Parses a picture, an ImageBitmap or a canvas. Gives a Rendering, with the milliseconds of each step in `times`. */
   async parse(picture) {
     const start = performance.now();
     const frame = frameOf(picture.width, picture.height, this.side);
@@ -81,8 +81,12 @@ export class FaceParser {
   }
 }
 
-async function findAdapter() {
-  return (await globalThis.navigator?.gpu?.requestAdapter().catch(() => null)) ?? null;
+/** A GPU, or null. One that the processor imitates takes 100 times as long: only where WebGPU is asked for. */
+async function findAdapter(device) {
+  if (device === "wasm") return null;
+  const adapter = await globalThis.navigator?.gpu?.requestAdapter().catch(() => null);
+  const imitated = adapter?.info?.isFallbackAdapter ?? adapter?.isFallbackAdapter;
+  return adapter && (device === "webgpu" || !imitated) ? adapter : null;
 }
 
 async function importTransformers(source, webgpu) {
@@ -92,7 +96,8 @@ async function importTransformers(source, webgpu) {
   try {
     transformers = await import(`${base}transformers.min.js`);
   } catch (error) {
-    const help = source === "cdn" ? "Is there a connection to it?" : "Run `npm ci` and `npm run vendor` in the folder web/.";
+    const help =
+      source === "cdn" ? "Is there a connection to it?" : "Run `npm ci` and `npm run vendor` in the folder web/.";
     throw new Error(`Transformers.js could not be loaded from ${base}. ${help}`, { cause: error });
   }
   const { wasm } = transformers.env.backends.onnx;
@@ -114,14 +119,15 @@ async function describe(models, model) {
     const response = await fetch(`${models}${model}/${file}`).catch(() => null);
     if (!response?.ok) {
       throw new Error(
-        `The model "${model}" is not there (${models}${model}/). Run \`npm run vendor\` in the folder web/; it exports ` +
-          `the bundled model. Others: faceparse export CHECKPOINT --out web/vendor/models/NAME`,
+        `The model "${model}" is not there (${models}${model}/). Run \`npm run vendor\` in the folder web/; it ` +
+          `exports the bundled model. Others: faceparse export CHECKPOINT --out web/vendor/models/NAME`,
       );
     }
     return response.json();
   };
   const [config, preprocessor] = await Promise.all([read("config.json"), read("preprocessor_config.json")]);
   const wrong = LABELS.filter((label) => config.id2label?.[label.id] !== label.name);
-  if (wrong.length) throw new Error(`The labels of the model "${model}" are not the 19 of CelebAMask-HQ in their order.`);
+  if (wrong.length)
+    throw new Error(`The labels of the model "${model}" are not the 19 of CelebAMask-HQ in their order.`);
   return { model, side: preprocessor.size.height, mean: preprocessor.image_mean, std: preprocessor.image_std };
 }

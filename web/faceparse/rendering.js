@@ -1,5 +1,5 @@
-// Labels and masks of any size from the small logits: bilinear between the centres of their cells (align_corners=False),
-// as parsing.py renders them, but without upsampling 19 maps.
+// Labels and masks of any size from the small logits: bilinear between the centres of their cells
+// (align_corners=False), as parsing.py renders them, but without upsampling 19 maps.
 //
 // Between four neighbouring cells a logit is a weighted mean of its four values. A label that another one beats at all
 // four corners is therefore beaten everywhere between them, and need not be looked at: most cells have one label left,
@@ -27,18 +27,23 @@ export class Rendering {
     this.#blocks(width, height, (block) => {
       const count = this.#rivals(block.corners, kept, 0);
       if (count === 1) {
-        for (let y = block.top; y < block.bottom; y++) map.fill(kept[0], y * width + block.left, y * width + block.right);
+        for (let y = block.top; y < block.bottom; y++)
+          map.fill(kept[0], y * width + block.left, y * width + block.right);
         return;
       }
-      this.#pixels(block, (at, a, b, c, d) => {
-        let best = 0;
-        let greatest = -Infinity;
-        for (let i = 0; i < count; i++) {
-          const value = this.#mix(block.corners, kept[i], a, b, c, d);
-          if (value > greatest) [greatest, best] = [value, kept[i]];
-        }
-        map[at] = best;
-      }, width);
+      this.#pixels(
+        block,
+        (at, a, b, c, d) => {
+          let best = 0;
+          let greatest = -Infinity;
+          for (let i = 0; i < count; i++) {
+            const value = this.#mix(block.corners, kept[i], a, b, c, d);
+            if (value > greatest) [greatest, best] = [value, kept[i]];
+          }
+          map[at] = best;
+        },
+        width,
+      );
     });
     return map;
   }
@@ -62,29 +67,43 @@ export class Rendering {
         return;
       }
       const values = new Float32Array(count);
-      this.#pixels(block, (at, a, b, c, d) => {
-        let greatest = -Infinity;
-        for (let i = 0; i < count; i++) {
-          values[i] = this.#mix(block.corners, kept[i], a, b, c, d);
-          if (values[i] > greatest) greatest = values[i];
-        }
-        let sum = 0;
-        let chosen = 0;
-        for (let i = 0; i < count; i++) {
-          const share = Math.exp(values[i] - greatest);
-          sum += share;
-          if (inside[kept[i]]) chosen += share;
-        }
-        mask[at] = Math.round((255 * chosen) / sum);
-      }, width);
+      this.#pixels(
+        block,
+        (at, a, b, c, d) => {
+          let greatest = -Infinity;
+          for (let i = 0; i < count; i++) {
+            values[i] = this.#mix(block.corners, kept[i], a, b, c, d);
+            if (values[i] > greatest) greatest = values[i];
+          }
+          let sum = 0;
+          let chosen = 0;
+          for (let i = 0; i < count; i++) {
+            const share = Math.exp(values[i] - greatest);
+            sum += share;
+            if (inside[kept[i]]) chosen += share;
+          }
+          mask[at] = Math.round((255 * chosen) / sum);
+        },
+        width,
+      );
     });
     return mask;
   }
 
   /** Calls `paint` for each rectangle of pixels that lies between the same four cells. */
   #blocks(width, height, paint) {
-    const across = runs(width, (this.window.x * width) / this.width, (this.window.width * width) / this.width, this.columns);
-    const down = runs(height, (this.window.y * height) / this.height, (this.window.height * height) / this.height, this.rows);
+    const across = runs(
+      width,
+      (this.window.x * width) / this.width,
+      (this.window.width * width) / this.width,
+      this.columns,
+    );
+    const down = runs(
+      height,
+      (this.window.y * height) / this.height,
+      (this.window.height * height) / this.height,
+      this.rows,
+    );
     const cell = (row, column) => (row * this.columns + column) * this.labels;
     for (const vertical of down) {
       for (const horizontal of across) {

@@ -1,4 +1,4 @@
-// The worker behind client.js: keeps the model and the picture that was parsed last, and answers one call after another.
+// The worker behind client.js: keeps the model and the picture that was parsed last; answers one call after another.
 
 import { bands } from "./frame.js";
 import { LABELS } from "./labels.js";
@@ -78,7 +78,8 @@ async function decode(file) {
     return await createImageBitmap(file);
   } catch (error) {
     throw new Error(
-      `This browser cannot read ${file.name ? `"${file.name}"` : "this"} as a picture. JPEG, PNG, WebP, AVIF and GIF work.`,
+      `This browser cannot read ${file.name ? `"${file.name}"` : "this"} as a picture. ` +
+        "JPEG, PNG, WebP, AVIF and GIF work.",
       { cause: error },
     );
   }

@@ -1,4 +1,4 @@
-// Serves this folder to the browser on this machine: `node tools/serve.js`, PORT in the environment (8000; 0: any free).
+// Serves this folder to browsers on this machine: `node tools/serve.js`. PORT in the environment; 8000, 0: any free.
 //
 // Any static server will do. This one adds the two headers with which a browser allows a page several threads
 // (cross-origin isolation): without them the model runs on one thread.
@@ -35,7 +35,10 @@ const server = createServer(async (request, response) => {
   if (pathname === "/") return answer(302, { Location: "/demo/" });
   try {
     let path = normalize(join(ROOT, decodeURIComponent(pathname)));
-    const hidden = path.slice(ROOT.length).split(sep).some((part) => part.startsWith(".") || part === "node_modules");
+    const hidden = path
+      .slice(ROOT.length)
+      .split(sep)
+      .some((part) => part.startsWith(".") || part === "node_modules");
     if (!path.startsWith(ROOT) || hidden) return answer(404, {}, "There is no such file.");
     let file = await stat(path);
     if (file.isDirectory()) {
@@ -58,7 +61,8 @@ const server = createServer(async (request, response) => {
 });
 
 server.on("error", (error) => {
-  const taken = error.code === "EADDRINUSE" ? `port ${error.port} is taken: give another, PORT=8001 npm run demo` : error;
+  const taken =
+    error.code === "EADDRINUSE" ? `port ${error.port} is taken: give another, PORT=8001 npm run demo` : error;
   console.error(`The server cannot start: ${taken}`);
   process.exitCode = 1;
 });
