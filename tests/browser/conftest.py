@@ -79,7 +79,7 @@ def open_page(browser, site) -> Iterator[Callable]:
     def open_one(path: str, *, errors: bool = False, routes: dict | None = None, **options):
         context = browser.new_context(**{"viewport": {"width": 1280, "height": 800}, **options})
         contexts.append(context)
-        context.set_default_timeout(60_000)
+        context.set_default_timeout(180_000)  # a busy machine may be slow
         page = context.new_page()
         # Of the page and of its workers.
         context.on("request", lambda request: asked.append(request.url))

@@ -228,7 +228,7 @@ function labelPixels() {
   const fills = LABELS.map(({ id, colour }) => {
     if (id === lit) return rgba(...colour, Math.round(255 * Math.max(0.75, strength)));
     if (!chosen.has(id)) return 0;
-    return rgba(...colour, Math.round(255 * strength * (lit === null ? 1 : 0.45)));
+    return rgba(...colour, Math.round(255 * strength * (lit === null ? 1 : 0.6)));
   });
   const rims = fills.map((fill, id) => (fill ? rgba(255, 255, 255, id === lit ? 255 : lit === null ? 120 : 50) : 0));
   const last = labels.length - width;
