@@ -30,6 +30,7 @@ let lit = null; // the label that is pointed at
 let cross = null; // where the keyboard is on the picture, in 0..1
 let stream = null; // the camera's, while it runs
 let latest = 0; // number of the latest picture: older results are dropped
+let parsing = Promise.resolve(); // settled once the worker's picture is the one that is shown
 
 const parser = startEngine();
 buildTools();
@@ -51,6 +52,7 @@ async function startEngine() {
     });
     engine.className = "ready";
     engine.textContent = `${parser.model} · ${engineName(parser)} · loaded in ${seconds(parser.loadTime)}`;
+    if (parser.note) engine.textContent += " (WebGPU failed)";
     engine.title = parser.note;
     return parser;
   } catch (error) {
@@ -77,9 +79,8 @@ async function open(source, name) {
   const engine = await parser;
   if (!engine || number !== latest) return busy("");
   try {
-    const result = await engine.parse(source, { longest: LONGEST });
+    const result = await parse(engine, source, LONGEST, name, number);
     if (number !== latest) return;
-    show(result, name);
     const found = LABELS.filter((label) => label.id && parsed.shares[label.id] >= 0.0005);
     say(
       `${name} parsed in ${seconds(result.times.total)}. ${found.length ? `Found: ${list(found)}.` : "No person was found."}`,
@@ -89,6 +90,16 @@ async function open(source, name) {
   } finally {
     if (number === latest) busy("");
   }
+}
+
+/** Parses a picture, and shows it unless another one has been chosen meanwhile. */
+async function parse(engine, source, longest, name, number) {
+  const work = engine.parse(source, { longest }).then(async (result) => {
+    if (number === latest) await show(result, name);
+    return result;
+  });
+  parsing = work.catch(() => {});
+  return work;
 }
 
 function openFiles(files) {
@@ -130,9 +141,7 @@ async function startCamera() {
     await video.play();
     const engine = await parser;
     while (engine && stream === opened) {
-      const result = await engine.parse(video, { longest: LONGEST_LIVE });
-      if (stream !== opened) break;
-      await show(result, "camera");
+      await parse(engine, video, LONGEST_LIVE, "camera", number);
       busy("");
     }
   } catch (error) {
@@ -168,7 +177,7 @@ async function show({ width, height, preview, labels, times }, name) {
   parsed.shares = counts.map((count) => count / labels.length);
   for (const canvas of [$("picture"), $("overlay")])
     Object.assign(canvas, { width: parsed.width, height: parsed.height });
-  $("picture").getContext("2d").drawImage(preview, 0, 0);
+  $("picture").getContext("2d", { willReadFrequently: true }).drawImage(preview, 0, 0);
   $("start").hidden = true;
   $("view").hidden = false;
   $("view").classList.toggle("live", stream !== null);
@@ -352,9 +361,10 @@ function moveCross(event) {
 
 async function download(kind, button) {
   const engine = await parser;
-  const picture = parsed;
   stopCamera(); // so that the file is of what is seen
   button.disabled = true;
+  await parsing;
+  const picture = parsed;
   busy(`Writing the ${button.textContent.toLowerCase()} …`);
   try {
     const file = kind === "shown" ? await asShown() : await engine.png(kind, [...chosen], { soft: $("soft").checked });

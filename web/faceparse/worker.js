@@ -88,9 +88,10 @@ async function decode(file) {
 /** The picture with a mask as its alpha, RGBA, in bands; no colour is left where nothing shows. */
 function* cutOut(mask) {
   for (const { top, pixels } of bands(picture)) {
-    for (let i = 0, at = top * picture.width; i < pixels.length; i += 4, at++) {
-      if (mask[at]) pixels[i + 3] = mask[at];
-      else pixels.fill(0, i, i + 4);
+    const whole = new Uint32Array(pixels.buffer); // a pixel each
+    for (let i = 0, at = top * picture.width; i < whole.length; i++, at++) {
+      if (mask[at]) pixels[4 * i + 3] = mask[at];
+      else whole[i] = 0;
     }
     yield pixels;
   }
