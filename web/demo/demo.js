@@ -299,8 +299,9 @@ function point(place) {
   const left = overlay.offsetLeft + (stream ? 1 - place.x : place.x) * overlay.offsetWidth;
   const top = overlay.offsetTop + place.y * overlay.offsetHeight;
   Object.assign($("cross").style, { left: `${left}px`, top: `${top}px` });
-  // Beside the pointer, and never beyond the picture's edge.
-  const beyond = left + 18 + name.offsetWidth > $("canvases").clientWidth;
+  // Beside the pointer, where there is room.
+  const room = $("stage").getBoundingClientRect().right - $("canvases").getBoundingClientRect().left;
+  const beyond = left + 18 + name.offsetWidth > room;
   name.style.left = `${beyond ? Math.max(0, left - 14 - name.offsetWidth) : left + 18}px`;
   name.style.top = `${Math.min(top + 16, overlay.offsetTop + overlay.offsetHeight - name.offsetHeight - 4)}px`;
 }
