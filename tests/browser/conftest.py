@@ -50,7 +50,7 @@ def site(chromium) -> Iterator[str]:
         server.wait(10)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while Playwright runs, no other test could use asyncio
 def browser(chromium, tmp_path_factory) -> Iterator:
     """Chromium with a camera that shows the sample portrait."""
     from playwright.sync_api import sync_playwright
