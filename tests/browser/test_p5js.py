@@ -19,6 +19,15 @@ def test_the_sketch_parses_the_camera(open_page):
     )
     assert colours > 1000  # a picture, no plain ground
 
+    page.mouse.down()  # in the middle of the hues: the hair in cyan, and nothing else
+    page.wait_for_function(
+        """() => parsing.labels.every((label, i) => {
+          const [red, green, blue, alpha] = overlay.pixels.slice(4 * i, 4 * i + 4);
+          return label === 13 ? red < 40 && green > 150 && blue > 150 : alpha === 0;
+        })"""
+    )
+    assert page.evaluate("message") == ""
+
 
 def test_the_sketch_tells_of_a_missing_model(open_page):
     gone = {"**/vendor/models/lite/*.json": lambda route: route.fulfill(status=404)}

@@ -40,7 +40,8 @@ function paintOverlay() {
   const { labels, preview } = parsing;
   const hair = faceparse.regionIds("hair")[0];
   colorMode(HSB);
-  const dye = color((360 * mouseX) / width, 90, 90).levels;
+  const hue = color((360 * constrain(mouseX, 0, width)) / width, 90, 90);
+  const dye = [red(hue), green(hue), blue(hue)];
   overlay = createImage(preview.width, preview.height);
   overlay.loadPixels();
   for (let i = 0; i < labels.length; i++) {
