@@ -10,7 +10,7 @@ import logging
 import sys
 from pathlib import Path
 
-WEB_DIRECTORY = "./web"
+WEB_DIRECTORY = "./web/comfyui"  # not ./web: ComfyUI runs every script in it inside its editor
 
 _HERE = Path(__file__).resolve().parent
 _NEEDED = ("torch", "numpy", "PIL", "safetensors", "scipy", "tqdm", "filelock", "transformers")

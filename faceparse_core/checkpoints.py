@@ -3,14 +3,15 @@
 A model is asked for by name or by path. The search goes through, in this order,
 
 1. the path, if one is given: a folder as transformers saves it (``model.safetensors``, ``config.json`` and, where there
-   is one, ``preprocessor_config.json``), or a ``.safetensors`` file;
+   is one, ``preprocessor_config.json``), a ``.safetensors`` file, an ``.onnx`` file, or a folder with such a file in it
+   or in its ``onnx/``;
 2. the folders that a host registered (``register_folder``), then ``FACEPARSE_HOME`` (``~/.cache/faceparse`` if that is
    not set): ``NAME/`` or ``NAME.safetensors`` in them;
 3. the cache of the Hugging Face hub, at the pinned revision (``HF_HOME`` and ``HF_HUB_CACHE`` are honoured);
 4. a download into the first of the folders of step 2 that can be written.
 
 ``HF_ENDPOINT`` names another server, ``HF_HUB_OFFLINE`` and ``FACEPARSE_OFFLINE`` forbid step 4. All of these variables
-are read when they are needed, not at import. Only safetensors files are ever opened: a pickle can run code.
+are read when they are needed, not at import. Only safetensors and ONNX files are ever opened: a pickle can run code.
 """
 
 from __future__ import annotations
@@ -49,6 +50,7 @@ from faceparse_core.downloads import (
 from faceparse_core.labels import LABELS, NUM_LABELS, label_order
 from faceparse_core.models.hub import HubModel
 from faceparse_core.models.lite import Lite, LiteConfig
+from faceparse_core.models.onnx import OnnxModel
 from faceparse_core.models.segformer import (
     SegFormer,
     SegFormerConfig,
@@ -64,7 +66,7 @@ _log = logging.getLogger("faceparse")
 class Checkpoint:
     """Weights that were found, not loaded yet.
 
-    ``path`` is a folder or a .safetensors file, ``architecture`` one of "lite", "segformer" and "transformers".
+    ``path`` is a folder or a file, ``architecture`` one of "lite", "segformer", "transformers" and "onnx".
     ``resolution`` is the side of the square that the network was trained on, rounded up to a multiple of 32; pixels
     in 0..1 are normalised with ``mean`` and ``std`` (red, green, blue). ``note`` is what a user should know: the
     licence of published weights.
@@ -186,7 +188,7 @@ def find(model: str | os.PathLike[str] = "auto", *, progress: bool | Progress = 
         return _bundled()
     if name is not None:
         return _published(name, progress)
-    if re.search(r"[/\\]|^[.~]|\.safetensors$", model):
+    if re.search(r"[/\\]|^[.~]|\.(safetensors|onnx)$", model):
         return _at(Path(model))
     local = _local_models()
     if model in local:
@@ -210,7 +212,7 @@ def _unknown_model(model, names):
     folders = ", ".join(str(root) for root in _roots())
     return (
         f"there is no model {model!r}{suggestion} Models: {', '.join(names)}; or give the path of a folder or of a "
-        f".safetensors file, or put it into a model folder ({folders})."
+        f".safetensors or .onnx file, or put it into a model folder ({folders})."
     )
 
 
@@ -221,6 +223,9 @@ def _at(path: Path) -> Checkpoint:
     path = path.absolute()
     if path.name == _WEIGHTS and (path.parent / "config.json").is_file():
         path = path.parent  # the weights of a folder mean little without its config
+    onnx = _onnx_file(path)
+    if onnx is not None:
+        return _describe_onnx(onnx)
     return _describe(path, path.name if path.is_dir() else path.stem)
 
 
@@ -400,8 +405,14 @@ def load(checkpoint: Checkpoint, *, trainable: bool = False) -> nn.Module:
     [B, 19, h, w] in the order of ``labels.LABELS``, whatever the order in the file. Lite and SegFormer come folded for
     inference unless ``trainable``; only a trainable network has gradients.
 
+    An ONNX file becomes a network of the same signature that onnxruntime runs; it cannot be trained (ValueError).
+
     Raises CheckpointError for weights that are damaged, contradict their config, or have other labels.
     """
+    if checkpoint.architecture == "onnx":
+        if trainable:
+            raise ValueError(f"{checkpoint.path} cannot be trained or exported: take the weights that it was made from")
+        return _load_onnx(checkpoint.path)
     contents = _read_contents(checkpoint.path)
     if _architecture(contents) != checkpoint.architecture:
         raise CheckpointError(f"{checkpoint.path} no longer is a {checkpoint.architecture} checkpoint: it was replaced")
@@ -493,6 +504,55 @@ def _load_transformers(contents: _Contents) -> HubModel:
             f"a {kind} are missing or of another shape, {missing[0]} first"
         )
     return HubModel(network.float(), order, bgr=bool(contents.preprocessor.get("do_flip_channel_order")))
+
+
+def _onnx_file(path: Path) -> Path | None:
+    """The ONNX file that a path means: the file itself, or the one of a folder without other weights."""
+    if path.is_file():
+        return path if path.suffix == ".onnx" else None
+    if any(path.glob("*.safetensors")):
+        return None
+    for folder in (path / "onnx", path):
+        files = sorted(folder.glob("*.onnx"))
+        if folder / "model.onnx" in files:
+            return folder / "model.onnx"
+        if len(files) > 1:
+            names = ", ".join(file.name for file in files)
+            raise CheckpointError(f"{folder} holds several models ({names}): give the path of one of them")
+        if files:
+            return files[0]
+    return None
+
+
+def _describe_onnx(file: Path) -> Checkpoint:
+    contents = _onnx_contents(file)
+    folder = contents.path.name + "/" if contents.config is not None else ""
+    name = f"{folder}{file.name}"
+    if not contents.preprocessor:
+        return Checkpoint(name, file, "onnx")
+    return Checkpoint(name, file, "onnx", *_preprocessing(contents))
+
+
+def _onnx_contents(file: Path) -> _Contents:
+    """What lies around an ONNX file: its configs, beside it, or above it if it is in a folder ``onnx``."""
+    above = [file.parent.parent] if file.parent.name == "onnx" else []
+    for folder in (file.parent, *above):
+        config = _read_json(folder / "config.json")
+        if config is not None:
+            preprocessor = _read_json(folder / "preprocessor_config.json") or {}
+            return _Contents(folder, (file,), {}, {}, config, preprocessor)
+    return _Contents(file.parent, (file,), {}, {}, None)
+
+
+def _load_onnx(file: Path) -> OnnxModel:
+    contents = _onnx_contents(file)
+    order = _order(contents, _config_labels(contents) if contents.config is not None else None)
+    try:
+        return OnnxModel(file, order)
+    except ImportError as error:
+        raise CheckpointError(str(error)) from error
+    except Exception as error:  # onnxruntime has an exception of its own for every kind of damage
+        raise CheckpointError(f"onnxruntime cannot run {file}: {error}") from error
 
 
 def _describe(path: Path, name: str, note: str = "") -> Checkpoint:

@@ -20,6 +20,7 @@ from faceparse_core.faces import ORDERS, Found, arranged, framing, from_boxes, l
 from faceparse_core.images import Images
 from faceparse_core.models.cuda_graphs import Graphed
 from faceparse_core.models.lite import Lite
+from faceparse_core.models.onnx import choose_device as onnx_device
 from faceparse_core.models.segformer import SegFormer
 from faceparse_core.parsing import Details, Parsing, Window
 from faceparse_core.tracking import Tracker
@@ -46,13 +47,16 @@ _loading = threading.Lock()
 class FaceParser:
     """Parses images with one checkpoint.
 
-    ``model``: ``"auto"``, a known name (``faceparse models`` lists them), a folder or a ``.safetensors`` file.
-    ``device``: ``"auto"`` (cuda, mps, xpu, cpu: the first that is there) or a torch device.
-    ``precision``: ``"auto"`` (fp16 on cuda, bf16 on CPUs with AMX, else fp32), ``"fp32"``, ``"bf16"`` or ``"fp16"``.
+    ``model``: ``"auto"``, a known name (``faceparse models`` lists them), a folder, a ``.safetensors`` or an ``.onnx``
+    file.
+    ``device``: ``"auto"`` (cuda, mps, xpu, cpu: the first that is there; for ONNX files cuda where onnxruntime has it,
+    else cpu) or a torch device.
+    ``precision``: ``"auto"`` (fp16 on cuda, bf16 on CPUs with AMX, else fp32), ``"fp32"``, ``"bf16"`` or ``"fp16"``; an
+    ONNX file computes in its own and takes ``"auto"`` alone.
     ``resolution``: side of the square that the network sees, a multiple of 32; the checkpoint's own (512) if not given.
     ``fit``: ``"stretch"`` brings every image to that square, as the model was trained; ``"pad"`` keeps the aspect ratio
     over about as many pixels; ``"auto"`` stretches what is nearly square and pads the rest (and stretches everything
-    for architectures other than SegFormer and Lite: many take no other size than the square).
+    for architectures other than SegFormer and Lite, and for ONNX files of a fixed size: many take no other size).
     ``network``: for a host that manages memory itself, the network of ``model`` (a ``Checkpoint`` then), already in
     ``precision``; the host sees to it that it lies on ``device`` whenever ``parse`` runs.
 
@@ -77,12 +81,26 @@ class FaceParser:
         self.precision = choose_precision(precision, self.device)
         self.fit = fit
         self.checkpoint = model if isinstance(model, Checkpoint) else checkpoints.find(model)
+        if self.checkpoint.architecture == "onnx":
+            if precision not in ("auto", "fp32"):
+                raise ValueError(
+                    f"{self.checkpoint.path} computes in the precision that it was written in, not in {precision}: "
+                    "take precision='auto', and the file that was exported in another precision"
+                )
+            self.device, self.precision = choose_device(onnx_device(device)), "fp32"
         self.resolution = self.checkpoint.resolution if resolution is None else resolution
         if not (isinstance(self.resolution, int) and self.resolution > 0 and self.resolution % _STRIDE == 0):
             raise ValueError(f"resolution must be a positive multiple of {_STRIDE}, such as 512, not {resolution!r}")
         if network is None:
             network = _shared_network(self.checkpoint, self.device, PRECISIONS[self.precision])
         self.network = network
+        # Some ONNX files take pictures of one size alone.
+        self._fixed_size: tuple[int, int] | None = getattr(network, "input_size", None)
+        if self._fixed_size and resolution is not None and (resolution, resolution) != self._fixed_size:
+            height, width = self._fixed_size
+            raise ValueError(f"{self.checkpoint.path} takes pictures of {height}x{width} alone, not {resolution}")
+        if self._fixed_size:
+            self.resolution = max(self._fixed_size)
 
     def __repr__(self) -> str:
         return (
@@ -250,6 +268,10 @@ class FaceParser:
 
     def _frame(self, height: int, width: int) -> _Frame:
         """How an image of this size is laid out for the network."""
+        if self._fixed_size:
+            fits = min(self._fixed_size[0] / height, self._fixed_size[1] / width)
+            inner = max(1, round(height * fits)), max(1, round(width * fits))
+            return _Frame(self._fixed_size, inner if self.fit == "pad" else self._fixed_size)
         side = self.resolution
         nearly_square = max(height, width) <= _STRETCH_UP_TO * min(height, width)
         may_stretch = nearly_square or self.checkpoint.architecture == "transformers"

@@ -130,9 +130,13 @@ def test_the_pack_has_its_nodes_with_help_and_words_to_find_them(pack):
             assert socket.tooltip, f"{name}.{socket.id}"
 
 
+def test_comfyui_is_given_no_script_to_run_in_its_editor(pack):
+    assert not list((ROOT / pack.module.WEB_DIRECTORY).rglob("*.js"))
+
+
 def test_help_pages_tell_of_every_input_and_output(pack):
     for name, node in pack.nodes.items():
-        page = (ROOT / "web" / "docs" / f"{name}.md").read_text()
+        page = (ROOT / pack.module.WEB_DIRECTORY / "docs" / f"{name}.md").read_text()
         schema = node.define_schema()
         for socket in [*schema.inputs, *schema.outputs]:
             assert f"**{socket.id}**" in page, f"{name}.{socket.id}"

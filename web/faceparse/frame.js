@@ -1,0 +1,130 @@
+// How a picture is laid out for the network, and brought there: what parser.py and images.py do in Python.
+
+const STRIDE = 32; // input sizes are multiples of it
+const STRETCH_UP_TO = 1.1; // up to this ratio of the sides a picture is stretched to the square, beyond it padded
+const BAND_PIXELS = 1 << 20; // so many pixels are read at a time: a big photo never lies twice in memory
+
+/**
+ * The network's input for a picture of this size: `width` and `height` of the input; `inner`, the rectangle in it that
+ * the picture fills; `window`, the input's rectangle in the pixels of the picture (it may reach beyond it).
+ */
+export function frameOf(pictureWidth, pictureHeight, side = 512) {
+  const longer = Math.max(pictureWidth, pictureHeight);
+  const shorter = Math.min(pictureWidth, pictureHeight);
+  let [width, height] = [side, side];
+  let inner = { x: 0, y: 0, width, height };
+  if (longer > STRETCH_UP_TO * shorter) {
+    // As many pixels as the square has, but nothing longer than twice its side.
+    const scale = Math.min(side / Math.sqrt(pictureWidth * pictureHeight), (2 * side) / longer);
+    const innerWidth = Math.max(1, Math.round(pictureWidth * scale));
+    const innerHeight = Math.max(1, Math.round(pictureHeight * scale));
+    width = STRIDE * Math.ceil(innerWidth / STRIDE);
+    height = STRIDE * Math.ceil(innerHeight / STRIDE);
+    inner = { x: (width - innerWidth) >> 1, y: (height - innerHeight) >> 1, width: innerWidth, height: innerHeight };
+  }
+  const across = pictureWidth / inner.width;
+  const down = pictureHeight / inner.height;
+  const window = { x: -inner.x * across, y: -inner.y * down, width: width * across, height: height * down };
+  return { width, height, inner, window };
+}
+
+/**
+ * The input of the network, Float32Array [3, height, width], normalised: the picture resized into the frame, zero (the
+ * mean colour) around it. Bilinear with antialias, as Pillow does it: a canvas would resize otherwise in each browser.
+ */
+export function fillFrame(picture, frame, mean, std) {
+  const { inner } = frame;
+  const across = taps(picture.width, inner.width);
+  const down = taps(picture.height, inner.height);
+  const plane = frame.width * frame.height;
+  const input = new Float32Array(3 * plane);
+  const row = new Float32Array(3 * inner.width);
+  let first = 0; // output rows before this one are complete
+  for (const { top, height, pixels } of bands(picture)) {
+    for (let y = 0; y < height; y++) {
+      resizeRow(pixels, y * picture.width * 4, across, row);
+      const source = top + y;
+      while (first < inner.height && down.starts[first] + down.counts[first] <= source) first++;
+      for (let out = first; out < inner.height && down.starts[out] <= source; out++) {
+        const share = down.weights[out * down.most + source - down.starts[out]];
+        let at = (inner.y + out) * frame.width + inner.x;
+        for (let x = 0; x < row.length; x += 3, at++) {
+          input[at] += share * row[x];
+          input[at + plane] += share * row[x + 1];
+          input[at + 2 * plane] += share * row[x + 2];
+        }
+      }
+    }
+  }
+  for (let channel = 0; channel < 3; channel++) {
+    const scale = 1 / (255 * std[channel]);
+    const shift = mean[channel] / std[channel];
+    for (let y = 0; y < inner.height; y++) {
+      const start = channel * plane + (inner.y + y) * frame.width + inner.x;
+      for (let at = start; at < start + inner.width; at++) input[at] = input[at] * scale - shift;
+    }
+  }
+  return input;
+}
+
+/**
+ * The pixels of a picture (an ImageBitmap or a canvas), RGBA, in bands of rows from the top; over white where it is
+ * transparent.
+ */
+export function* bands(picture) {
+  const { width, height } = picture;
+  const step = Math.max(1, Math.min(height, Math.floor(BAND_PIXELS / width)));
+  const canvas = new OffscreenCanvas(width, step);
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  for (let top = 0; top < height; top += step) {
+    const rows = Math.min(step, height - top);
+    context.fillStyle = "white";
+    context.fillRect(0, 0, width, rows);
+    context.drawImage(picture, 0, top, width, rows, 0, 0, width, rows);
+    yield { top, height: rows, pixels: context.getImageData(0, 0, width, rows).data };
+  }
+}
+
+/** For each output sample along an axis: the first input sample it takes, how many, and their weights (`most` each). */
+function taps(from, to) {
+  const scale = from / to;
+  const reach = Math.max(1, scale); // a triangle of one output pixel, or of one input pixel where it is enlarged
+  const most = Math.ceil(reach) * 2 + 1;
+  const starts = new Int32Array(to);
+  const counts = new Int32Array(to);
+  const weights = new Float32Array(to * most);
+  for (let out = 0; out < to; out++) {
+    const centre = (out + 0.5) * scale;
+    const start = Math.max(0, Math.floor(centre - reach + 0.5));
+    const end = Math.min(from, Math.floor(centre + reach + 0.5));
+    let total = 0;
+    for (let i = start; i < end; i++) {
+      const weight = Math.max(0, 1 - Math.abs((i + 0.5 - centre) / reach));
+      weights[out * most + i - start] = weight;
+      total += weight;
+    }
+    for (let i = 0; i < end - start; i++) weights[out * most + i] /= total;
+    starts[out] = start;
+    counts[out] = end - start;
+  }
+  return { starts, counts, weights, most };
+}
+
+/** One row of RGBA `pixels`, from `offset`, resized into `row`, RGB. */
+function resizeRow(pixels, offset, { starts, counts, weights, most }, row) {
+  for (let out = 0; out < starts.length; out++) {
+    let red = 0;
+    let green = 0;
+    let blue = 0;
+    let at = offset + 4 * starts[out];
+    for (let i = out * most, end = i + counts[out]; i < end; i++, at += 4) {
+      const weight = weights[i];
+      red += weight * pixels[at];
+      green += weight * pixels[at + 1];
+      blue += weight * pixels[at + 2];
+    }
+    row[3 * out] = red;
+    row[3 * out + 1] = green;
+    row[3 * out + 2] = blue;
+  }
+}
