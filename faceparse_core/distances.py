@@ -15,6 +15,7 @@ import numpy as np
 
 _LARGEST, _SMALLEST = 32, 8
 _NOWHERE = 1e6
+_TIE = 1e-7
 _SIDES = ((-1, 0), (1, 0), (0, -1), (0, 1))
 _CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
 _PIXELS_AT_A_TIME = 1 << 16
@@ -33,7 +34,10 @@ class Edge:
         self.frames, self.points, self.shape = frames, points.astype(np.float32), shape
         # All masks lie in one plane, farther from each other than any two points of one of them.
         self._span = 2 * (shape[1] + shape[2] + _LARGEST)
-        self._tree = cKDTree(self._in_plane(frames, points), balanced_tree=False, compact_nodes=False)
+        plane = self._in_plane(frames, points)
+        # Of points that are equally near always the same one is to be found, whatever else is in the batch.
+        plane += _TIE * np.sin(points @ [[12.9898, 39.425], [78.233, 19.873]])
+        self._tree = cKDTree(plane, balanced_tree=False, compact_nodes=False)
 
     def __len__(self) -> int:
         return len(self.points)

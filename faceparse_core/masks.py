@@ -4,8 +4,8 @@ A mask is a float tensor [B, H, W] with values in 0..1; fp16, bf16 and float64 a
 device of what went in (the work is done on the CPU). Soft masks stay soft. Beyond the border of the image a mask is
 thought to go on: there is no edge.
 
-A mask is *hard* if it holds nothing but 0 and 1. The edge of a soft one, where its distances, parts and outline are meant,
-is where it passes half-way between its least and its greatest value, found between the centres of pixels.
+A mask is *hard* if it holds nothing but 0 and 1. The edge of a soft one is where it passes half-way between its least
+and its greatest value, found between the centres of pixels.
 """
 
 from __future__ import annotations
@@ -26,6 +26,8 @@ DIRECTIONS = ("both", "inward", "outward")
 _LEVELS = 32
 # So many pixels are worked on at a time, that is, frames of a video; progress is told in between.
 _PIXELS = 1 << 24
+# Beyond so many pixels from its outline a soft edge is cut off when it is moved; so many values stand for each half.
+_SOFTEST, _PLACES = 256, 24
 
 
 def as_mask(mask: Tensor, name: str = "the mask") -> Tensor:
@@ -272,8 +274,8 @@ def _is_hard(masks: np.ndarray) -> np.ndarray:
 
 def _moved(masks: np.ndarray, distance: float) -> np.ndarray:
     if distance < 0:
-        low, high = _bounds(masks)
-        return _bring_back(_moved(low + high - masks, -distance), low, high)
+        turned = sum(_bounds(masks))
+        return np.minimum(turned - _moved(turned - masks, -distance), masks)
     hard = _is_hard(masks) if distance == round(distance) else np.zeros(len(masks), dtype=bool)
     if hard.all():
         return _within(masks > 0.5, distance).astype(np.float32)
@@ -283,10 +285,6 @@ def _moved(masks: np.ndarray, distance: float) -> np.ndarray:
     result[hard] = _within(masks[hard] > 0.5, distance)
     result[~hard] = _carried(masks[~hard], distance)
     return result
-
-
-def _bring_back(masks: np.ndarray, low: np.ndarray, high: np.ndarray) -> np.ndarray:
-    return (low + high - masks).clip(low, high)
 
 
 def _within(inside: np.ndarray, distance: float) -> np.ndarray:
@@ -340,29 +338,28 @@ class _Outline:
             found[frames, rows, columns] = np.hypot(across, np.maximum(along - 0.75, 0))
         return np.where(self.masks >= self.level, found, -found), chosen
 
-    def softness(self) -> float:
-        """How far from the outline the masks still change, in pixels."""
+    def softness(self) -> np.ndarray:
+        """How far from its outline each mask still changes, in pixels, [B]; 3 at least."""
         step = (self.high - self.low) / 64
         soft = (self.masks > self.low + step) & (self.masks < self.high - step)
         frames, rows, columns = np.unravel_index(np.flatnonzero(soft), soft.shape)
-        if not len(frames) or not len(self.edge):
-            return 1.0
         cells = np.zeros((soft.shape[0], soft.shape[1] // 4 + 1, soft.shape[2] // 4 + 1), dtype=bool)
         cells[frames, rows // 4, columns // 4] = True
         frames, rows, columns = np.nonzero(cells)
         distance, _ = self.edge.nearest(frames, np.column_stack([rows, columns]) * 4 + 1.5)
-        distance = distance[np.isfinite(distance)]
-        return float(distance.max(initial=0)) + 3
+        farthest = np.zeros(len(soft))
+        np.maximum.at(farthest, frames, np.where(np.isfinite(distance), distance, 0))
+        return np.minimum(farthest + 3, _SOFTEST)
 
-    def profiles(self, reach: float, step: float) -> np.ndarray:
-        """What lies straight across the outline from ``reach`` outside to as far inside, [points, places].
+    def profiles(self, reach: np.ndarray) -> np.ndarray:
+        """What lies straight across the outline, from ``reach`` [N] outside to as far inside, [N, places].
 
         Never less than what lies farther out: behind the ridge of a strand stays the height of the ridge.
         """
-        count = round(reach / step)
-        profile = np.empty((len(self.edge), 2 * count + 1), dtype=np.float32)
-        for i in range(2 * count + 1):
-            profile[:, i] = self.values(self.edge.frames, self.edge.points + self.inwards * ((i - count) * step))
+        profile = np.empty((len(self.edge), 2 * _PLACES + 1), dtype=np.float32)
+        for i, share in enumerate(np.linspace(-1, 1, profile.shape[1], dtype=np.float32)):
+            places = self.edge.points + self.inwards * (share * reach)[:, None]
+            profile[:, i] = self.values(self.edge.frames, places)
         return np.maximum.accumulate(profile, axis=1)
 
 
@@ -371,22 +368,26 @@ def _carried(masks: np.ndarray, distance: float) -> np.ndarray:
     outline = _Outline(masks)
     if not len(outline.edge):
         return masks.copy()
-    softness = min(outline.softness(), 256.0)
-    step = max(0.25, softness / 64)
-    reach = math.ceil(softness / step) * step
-    profiles = outline.profiles(reach, step)
-    inner = profiles[:, -1]
-    flat = np.ptp(inner) < 1e-6  # then it does not matter which point is nearest, deep inside
-    signed, chosen = outline.signed(distance - reach if flat else 0, distance + reach)
-    result = masks.copy()
-    places = np.flatnonzero(np.isfinite(signed) & (signed > -distance - reach))
-    depth = ((signed.ravel()[places] + distance).clip(-reach, reach) + reach) / step
-    first = np.minimum(depth.astype(np.int64), profiles.shape[1] - 2)
+    softness = outline.softness()
+    reach = softness.astype(np.float32)[outline.edge.frames]
+    profiles = outline.profiles(reach)
+    flat = np.ptp(profiles[:, -1]) < 1e-6  # then it does not matter which point is nearest, deep inside
+    known = distance - softness.max() if flat else 0.0  # nearer than this, all of the rise is there
+    signed, chosen = outline.signed(known, distance + softness.max())
+    result = masks.copy().ravel()
+    places = np.flatnonzero(np.isfinite(signed))
     which = chosen.ravel()[places]
-    share = depth - first
-    values = profiles[which, first] * (1 - share) + profiles[which, first + 1] * share
-    result.ravel()[places] = np.maximum(masks.ravel()[places], values)
-    return result
+    here = signed.ravel()[places]
+
+    def profile(depth: np.ndarray) -> np.ndarray:
+        place = (depth / reach[which]).clip(-1, 1) * _PLACES + _PLACES
+        first = np.minimum(place.astype(np.int64), 2 * _PLACES - 1)
+        before = profiles[which, first]
+        return before + (profiles[which, first + 1] - before) * (place - first).astype(np.float32)
+
+    rise = np.where((here == 0) & (known > 0), 1, profile(here + distance) - profile(here))
+    result[places] = np.minimum(result[places] + rise, outline.high.ravel()[outline.edge.frames[which]])
+    return result.reshape(masks.shape)
 
 
 def _feathered(masks: np.ndarray, width: float, direction: str) -> np.ndarray:
