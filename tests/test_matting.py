@@ -129,7 +129,7 @@ def test_no_halo_of_the_old_background_is_left():
     image = (alpha[..., None] * front + (1 - alpha[..., None]) * back)[None]
     colours = matting.foreground(image, alpha)[0]
     edge = (alpha > 0.1) & (alpha < 0.9)
-    assert (colours - front).abs()[edge].mean() < 0.1 * (image[0] - front).abs()[edge].mean()
+    assert (colours - front).abs()[edge].mean() < 0.12 * (image[0] - front).abs()[edge].mean()
     assert (colours - front).abs()[alpha > 0.02].max() < 0.15
     assert torch.equal(colours[alpha == 1], image[0][alpha == 1])
 
