@@ -102,11 +102,13 @@ class Edge:
     def _is_torn(self, cells: np.ndarray, to_cell: np.ndarray, near_points: np.ndarray, size: int) -> np.ndarray:
         """Whether neighbours of these cells see their nearest points in directions too different from the cells' own.
 
-        For directions that differ by an angle, a pixel between them is told size * angle / 8 too much at most.
+        For directions that differ by an angle, a pixel between them is told size * angle / 8 too much at most. At the
+        border of the image there is nobody to ask.
         """
         limit = np.maximum(2 * size, 3 / size * to_cell)
         own = self._point(near_points[tuple(cells)])
-        torn = np.zeros(len(own), dtype=bool)
+        rows, columns = near_points.shape[1:]
+        torn = (cells[1] % (rows - 1 or 1) == 0) | (cells[2] % (columns - 1 or 1) == 0)
         for neighbour in _neighbours(cells, near_points, _SIDES + _CORNERS):
             away = np.abs(self._point(neighbour) - own).max(axis=1)
             torn |= (away > limit) & (neighbour < len(self))

@@ -25,9 +25,9 @@ DIRECTIONS = ("both", "inward", "outward")
 # Holes of soft masks are filled for so many levels of grey; where nothing is filled, values stay as they are.
 _LEVELS = 32
 # So many pixels are worked on at a time, that is, frames of a video; progress is told in between.
-_PIXELS = 1 << 24
+_PIXELS = 1 << 22
 # Beyond so many pixels from its outline a soft edge is cut off when it is moved; so many values stand for each half.
-_SOFTEST, _PLACES = 256, 24
+_SOFTEST, _PLACES = 256, 16
 
 
 def as_mask(mask: Tensor, name: str = "the mask") -> Tensor:
@@ -374,10 +374,14 @@ def _carried(masks: np.ndarray, distance: float) -> np.ndarray:
     flat = np.ptp(profiles[:, -1]) < 1e-6  # then it does not matter which point is nearest, deep inside
     known = distance - softness.max() if flat else 0.0  # nearer than this, all of the rise is there
     signed, chosen = outline.signed(known, distance + softness.max())
-    result = masks.copy().ravel()
+    result = masks.copy()
+    if known > 0:
+        all_of_it = signed == 0
+        np.maximum(result, profiles[0, -1], out=result, where=all_of_it)
+        signed[all_of_it] = np.inf
     places = np.flatnonzero(np.isfinite(signed))
-    which = chosen.ravel()[places]
-    here = signed.ravel()[places]
+    here, which, given = (values.ravel()[places] for values in (signed, chosen, masks))
+    there = here + distance
 
     def profile(depth: np.ndarray) -> np.ndarray:
         place = (depth / reach[which]).clip(-1, 1) * _PLACES + _PLACES
@@ -385,20 +389,29 @@ def _carried(masks: np.ndarray, distance: float) -> np.ndarray:
         before = profiles[which, first]
         return before + (profiles[which, first + 1] - before) * (place - first).astype(np.float32)
 
-    rise = np.where((here == 0) & (known > 0), 1, profile(here + distance) - profile(here))
-    result[places] = np.minimum(result[places] + rise, outline.high.ravel()[outline.edge.frames[which]])
-    return result.reshape(masks.shape)
+    # The rise is added, so that what differs from its profile (beside the ends of an outline, say) does so afterwards.
+    rise = np.maximum(profile(there) - profile(here), 0)
+    carried = np.minimum(given + rise, outline.high.ravel()[outline.edge.frames[which]])
+    deep = there >= reach[which]
+    carried[deep] = np.maximum(given, profiles[which, -1])[deep]
+    result.ravel()[places] = carried
+    return result
 
 
 def _feathered(masks: np.ndarray, width: float, direction: str) -> np.ndarray:
     outline = _Outline(masks)
     inside, outside = {"both": (width / 2, width / 2), "inward": (width, 0), "outward": (0, width)}[direction]
     signed, _ = outline.signed(0, max(inside, outside))
-    share = ((signed + outside) / width).clip(0, 1)
-    ramp = outline.low + (outline.high - outline.low) * share * share * (3 - 2 * share)
-    return np.where(
-        signed >= 0, np.minimum(masks, ramp) if inside else masks, np.maximum(masks, ramp) if outside else masks
-    )
+    frames, rows, columns = np.unravel_index(np.flatnonzero(np.isfinite(signed)), signed.shape)
+    distance, given = signed[frames, rows, columns], masks[frames, rows, columns]
+    low, high = outline.low[frames, 0, 0], outline.high[frames, 0, 0]
+    share = ((distance + outside) / width).clip(0, 1)
+    ramp = low + (high - low) * share * share * (3 - 2 * share)
+    inner = np.minimum(given, ramp) if inside else given
+    outer = np.maximum(given, ramp) if outside else given
+    result = masks.copy()
+    result[frames, rows, columns] = np.where(distance >= 0, inner, outer)
+    return result
 
 
 def _blurred(masks: np.ndarray, sigma: float) -> np.ndarray:
