@@ -389,9 +389,12 @@ def _carried(masks: np.ndarray, distance: float) -> np.ndarray:
         before = profiles[which, first]
         return before + (profiles[which, first + 1] - before) * (place - first).astype(np.float32)
 
-    # The rise is added, so that what differs from its profile (beside the ends of an outline, say) does so afterwards.
-    rise = np.maximum(profile(there) - profile(here), 0)
-    carried = np.minimum(given + rise, outline.high.ravel()[outline.edge.frames[which]])
+    # The rise is added, so that what differs from its profile (beside the ends of an outline, say) does so afterwards;
+    # but the outline itself lies where it should.
+    frames = outline.edge.frames[which]
+    level, high = outline.level.ravel()[frames], outline.high.ravel()[frames]
+    carried = np.minimum(given + np.maximum(profile(there) - profile(here), 0), high)
+    carried = np.where(there >= 0, np.maximum(carried, level), np.minimum(carried, np.maximum(given, level)))
     deep = there >= reach[which]
     carried[deep] = np.maximum(given, profiles[which, -1])[deep]
     result.ravel()[places] = carried

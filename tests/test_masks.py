@@ -70,9 +70,10 @@ def test_growing_any_soft_mask_takes_nothing_away_and_stays_within_the_distance(
     mask = torch.nn.functional.interpolate(small, size=(26, 31), mode="bilinear")[0, 0]
     grown, shrunk = masks.grown(mask, distance)[0], masks.grown(mask, -distance)[0]
     assert (grown >= mask).all() and (shrunk <= mask).all()
-    inside, moved = (mask >= (mask.min() + mask.max()) / 2).float(), grown >= (mask.min() + mask.max()) / 2
-    assert not (moved & (grown_by_definition(inside, distance + 1.5) == 0)).any()
-    assert not (~moved & (grown_by_definition(inside, max(0, distance - 1.5)) > 0)).any()
+    half = (mask.min() + mask.max()) / 2
+    inside = (mask >= half).float()
+    assert not ((grown > half + 1e-5) & (grown_by_definition(inside, distance + 1.5) == 0)).any()
+    assert not ((grown < half - 1e-5) & (grown_by_definition(inside, max(0, distance - 1.5)) > 0)).any()
     assert grown.min() >= 0 and grown.max() <= 1
 
 
@@ -99,7 +100,7 @@ def test_distances_are_exact_near_the_edge_and_within_half_a_pixel_far_from_it(s
             continue
         exact = ndimage.distance_transform_edt(~is_in)
         wrong = (one - exact)[~is_in]
-        assert wrong.min() > -1e-3 and wrong.max() < 0.6
+        assert wrong.min() > -1e-3 and wrong.max() < 0.5
         assert np.abs(wrong[exact[~is_in] < 16]).max(initial=0) < 1e-3
 
 
