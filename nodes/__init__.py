@@ -16,6 +16,6 @@ class FaceParseExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
-            ParseFace, SelectLabels, MaskCombine, MaskFeather, RefineMask, CutOut, PreviewParsing, ParsingInfo, CropFaces,
-            PasteFaces,
+            ParseFace, SelectLabels, MaskCombine, MaskFeather, RefineMask, CutOut, PreviewParsing, ParsingInfo,
+            CropFaces, PasteFaces,
         ]  # fmt: skip
