@@ -208,7 +208,7 @@ def _picture(kind: str, args, parsing, image):
 
     mask = parsing.mask(args.region, soft=args.soft or args.refine)
     if args.refine:
-        mask = matting.refine(image, mask, hair=bool(set(region_ids(args.region)) & set(region_ids("hair"))))
+        mask = matting.refine(image, mask, hair=set(resolve("hair").ids) <= set(resolve(args.region).ids))
     mask = masks.edit(mask, grow=args.grow, feather=args.feather)
     return (matting.cut_out(image, mask) if kind == "cutout" else mask)[0]
 

@@ -61,6 +61,23 @@ def test_cut_out(picture, tmp_path):
     assert cutout[5, 5, 3] == 0 and cutout[80, 225, 3] == 255
 
 
+@pytest.mark.parametrize("region", ["hair", "person", "face - forehead"])
+def test_refined_masks_and_their_edges(picture, tmp_path, region):
+    target = tmp_path / "mask.png"
+
+    def mask(*flags: str) -> np.ndarray:
+        assert main([str(picture), *ON_CPU, "--region", region, *flags, "-o", str(target)]) == 0
+        return np.array(Image.open(target)).astype(int)
+
+    soft, refined = mask("--soft"), mask("--refine")
+    assert ((refined > 128) == (soft > 128)).mean() > 0.97 and (refined != soft).any()
+    grown, feathered = mask("--refine", "--grow", "5.5"), mask("--refine", "--feather", "20")
+    assert (grown >= refined).all() and grown.sum() > refined.sum()
+    assert ((feathered > 20) & (feathered < 235)).sum() > ((refined > 20) & (refined < 235)).sum()
+    cut = mask("--refine", "--grow", "-2", "--cutout")
+    assert cut.shape == (512, 512, 4) and cut[..., 3].sum() < refined.sum()
+
+
 def test_json(picture, capsys):
     assert main([str(picture), *ON_CPU, "--json"]) == 0
     run = json.loads(capsys.readouterr().out)
