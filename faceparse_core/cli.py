@@ -23,7 +23,8 @@ _EPILOG = """\
 examples:
   faceparse portrait.jpg                              labels and overlay beside the picture
   faceparse portrait.jpg --region hair -o hair.png    a mask: white is hair
-  faceparse portrait.jpg --region person --cutout --soft -o me.png
+  faceparse portrait.jpg --region hair --refine --cutout -o hair.png      the hair alone, without its background
+  faceparse portrait.jpg --region "face - eyes" --grow 4 --feather 12     a mask for painting over
   faceparse group.jpg --region hair --face each       group.mask.0.png …: a mask for each face, the largest first
   faceparse photos/ --out parsed/                     every picture of a folder
 
@@ -92,7 +93,16 @@ def _parse(argv: list[str]) -> int:
     parser.add_argument("--region", help='write the mask of a region, such as "hair" or "face - eyes - lips"')
     parser.add_argument("--soft", action="store_true", help="soft edges from the class probabilities (with --region)")
     parser.add_argument(
-        "--cutout", action="store_true", help="write the picture with the region as alpha, not the mask"
+        "--refine", action="store_true", help="a soft mask whose edge follows the picture, hair by its strands"
+    )
+    parser.add_argument(
+        "--grow", type=float, default=0, metavar="PIXELS", help="move the edge outwards, inwards if negative"
+    )
+    parser.add_argument("--feather", type=float, default=0, metavar="PIXELS", help="make the edge so wide")
+    parser.add_argument(
+        "--cutout",
+        action="store_true",
+        help="write the picture with the region as alpha, the old background taken out of its edge; not the mask",
     )
     parser.add_argument(
         "--faces",
@@ -114,8 +124,11 @@ def _parse(argv: list[str]) -> int:
         parser.print_help()
         return 2
     args = parser.parse_args(argv)
-    if (args.soft or args.cutout or args.face != "all") and not args.region:
-        parser.error("--soft, --cutout and --face belong to --region: say which region")
+    edited = args.soft or args.refine or args.grow or args.feather or args.cutout or args.face != "all"
+    if edited and not args.region:
+        parser.error("--soft, --refine, --grow, --feather, --cutout and --face belong to --region: say which region")
+    if not args.feather >= 0:
+        parser.error(f"--feather {args.feather}: the width of an edge is 0 or more")
     if args.region:
         try:
             resolve(args.region)
@@ -204,21 +217,21 @@ def _parse_one(args, parser, path: Path, file: Path | None, written: dict[Path, 
 
 def _picture(kind: str, args, parsing, image):
     """What is written as STEM.KIND.png."""
-    import torch
-
     from faceparse_core import images as pictures
 
     if kind == "labels":
         return pictures.indexed(parsing.labels[0])
     if kind == "overlay":
         return parsing.overlay(image)[0]
+    from faceparse_core import masks, matting
+
     kind, _, number = kind.partition(" ")
-    mask = parsing.mask(args.region, soft=args.soft, face=int(number) if number else args.face)[0]
-    if kind == "mask":
-        return mask
-    alpha = mask.mul_(255).round_().to(torch.uint8)[..., None]
-    colours = image if image.dtype == torch.uint8 else image.mul(255).round_().to(torch.uint8)
-    return torch.cat([colours, alpha], dim=-1)
+    face = int(number) if number else args.face
+    mask = parsing.mask(args.region, soft=args.soft or args.refine, face=face)
+    if args.refine:
+        mask = matting.refine(image, mask, hair=set(resolve("hair").ids) <= set(resolve(args.region).ids))
+    mask = masks.edit(mask, grow=args.grow, feather=args.feather)
+    return (matting.cut_out(image, mask) if kind == "cutout" else mask)[0]
 
 
 def _face(text: str) -> str | int:

@@ -19,7 +19,7 @@ from torch import Tensor
 from faceparse_core import images as pictures
 from faceparse_core.faces import Face
 from faceparse_core.labels import resolve
-from faceparse_core.masks import as_mask, refine
+from faceparse_core.masks import as_mask, feathered
 from faceparse_core.parsing import Parsing
 from faceparse_core.regions import face_axes
 
@@ -172,7 +172,7 @@ def paste_faces(
                 f"the mask is {len(mask)} of {mask.shape[2]}x{mask.shape[1]}: give one for each of the {len(places)} "
                 "crops, or a single one, as square as they are"
             )
-        mask = refine(mask, feather=feather * mask.shape[1] / places.size) if feather else mask.cpu()
+        mask = feathered(mask, feather * mask.shape[1] / places.size).cpu()
 
     result = images.clone() if whole else [image.clone() for image in loaded]
     pasted: list[tuple[Place, tuple[slice, slice], Tensor]] = []

@@ -1,8 +1,11 @@
-"""Masks: combining them, growing, shrinking and feathering them, filling holes, removing specks.
+"""Masks: combining them, moving and softening their edges, filling holes, removing specks.
 
-A mask is a float tensor [B, H, W] with values in 0..1. What comes out is float32 on the CPU. Soft masks stay soft: what
-is defined for sets of pixels (growing, holes, specks) is done to the sets "at least this value" of up to 16 values and
-put together again. A hard mask has one such set, and its result is exact; soft ones are within 1/16.
+A mask is a float tensor [B, H, W] with values in 0..1; fp16, bf16 and float64 are taken, float32 comes out, on the
+device of what went in (the work is done on the CPU). Soft masks stay soft. Beyond the border of the image a mask is
+thought to go on: there is no edge.
+
+A mask is *hard* if it holds nothing but 0 and 1. The edge of a soft one is where it passes half-way between its least
+and its greatest value, found between the centres of pixels.
 """
 
 from __future__ import annotations
@@ -14,10 +17,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faceparse_core import distances
+
 OPERATIONS = ("union", "intersect", "subtract", "difference", "multiply", "average")
 DIRECTIONS = ("both", "inward", "outward")
 
-_LEVELS = 16
+# Holes of soft masks are filled for so many levels of grey; where nothing is filled, values stay as they are.
+_LEVELS = 32
+# So many pixels are worked on at a time, that is, frames of a video; progress is told in between.
+_PIXELS = 1 << 22
+# Beyond so many pixels from its outline a soft edge is cut off when it is moved; so many values stand for each half.
+_SOFTEST, _PLACES = 256, 16
 
 
 def as_mask(mask: Tensor, name: str = "the mask") -> Tensor:
@@ -39,25 +49,30 @@ def as_mask(mask: Tensor, name: str = "the mask") -> Tensor:
         raise ValueError(f"{given}: a mask is [H, W], [B, H, W] or [B, 1, H, W]; of images only [B, H, W, 4] (alpha)")
     if 0 in mask.shape:
         raise ValueError(f"{given}: it is empty, there is not a single pixel in it")
-    mask = mask.float()
+    mask = mask.detach().float()
     low, high = (bound.item() for bound in torch.aminmax(mask))  # NaN travels through both
     if math.isnan(low):
         raise ValueError(f"{name} holds values that are not numbers (NaN); something before it went wrong")
     return mask.clamp(0, 1) if low < 0 or high > 1 else mask
 
 
+# ---------------------------------------------------------------------------------------------- algebra
+
+
 def combine(masks: Sequence[Tensor], operation: str = "union") -> Tensor:
     """One mask [B, H, W] of several, each [H, W] or [B, H, W]; of one image and of B go together.
 
     ``union`` is the greatest value, ``intersect`` the least, ``subtract`` what is in the first but in none of the
-    others (the least of the first and 1 - other), ``difference`` what is in one but not the other (|a - b|, from left
-    to right), ``multiply`` the product and ``average`` the mean. Raises ValueError for masks that differ in size.
+    others (the least of the first and 1 - other), ``difference`` what is in an odd number of them, so of two in one but
+    not the other (|a - b|, from left to right), ``multiply`` the product and ``average`` the mean. All but the last are
+    the operations on sets where the masks are hard. The result is on the device of the first. Raises ValueError for
+    masks that differ in size.
     """
     if operation not in OPERATIONS:
         raise ValueError(f"unknown operation {operation!r}: choose one of {', '.join(OPERATIONS)}")
     if not masks:
         raise ValueError("there is no mask to combine: give at least one")
-    masks = [as_mask(mask, f"mask {index}").cpu() for index, mask in enumerate(masks)]
+    masks = [as_mask(mask, f"mask {index}") for index, mask in enumerate(masks)]
     if len({mask.shape[1:] for mask in masks}) > 1 or len({len(mask) for mask in masks} - {1}) > 1:
         shapes = ", ".join(f"mask {i} is {len(m)} of {m.shape[2]}x{m.shape[1]}" for i, m in enumerate(masks))
         raise ValueError(
@@ -67,6 +82,7 @@ def combine(masks: Sequence[Tensor], operation: str = "union") -> Tensor:
     first, *others = masks
     result = first.repeat(max(len(mask) for mask in masks) // len(first), 1, 1)
     for other in others:
+        other = other.to(result.device)
         if operation == "union":
             torch.maximum(result, other, out=result)
         elif operation == "intersect":
@@ -82,7 +98,110 @@ def combine(masks: Sequence[Tensor], operation: str = "union") -> Tensor:
     return result.div_(len(masks)).clamp_(0, 1) if operation == "average" else result
 
 
-def refine(
+# ---------------------------------------------------------------------------------------------- the edge
+
+
+def grown(mask: Tensor, distance: float) -> Tensor:
+    """The mask [B, H, W] with its edge ``distance`` pixels farther out, or farther in if negative; equally all round.
+
+    A hard mask that is moved by whole pixels stays hard: a pixel is in it if one of the mask's is no farther away than
+    this, from centre to centre. Anything else is moved with its softness, to a fraction of a pixel: each pixel takes
+    the value that lies this far from it, straight across the edge. The time hardly depends on the distance.
+    """
+    _check_number("grow", distance)
+    return _in_groups(mask, lambda group: _moved(group, distance) if distance else group)
+
+
+def opened(mask: Tensor, radius: float) -> Tensor:
+    """The mask [B, H, W] without what a disc of this radius does not fit into: hairs, spikes, bridges."""
+    _check_number("the radius", radius, least=0)
+    return grown(grown(mask, -radius), radius)
+
+
+def closed(mask: Tensor, radius: float) -> Tensor:
+    """The mask [B, H, W] with gaps and bays filled that a disc of this radius does not fit into."""
+    _check_number("the radius", radius, least=0)
+    return grown(grown(mask, radius), -radius)
+
+
+def feathered(mask: Tensor, width: float, direction: str = "both") -> Tensor:
+    """The mask [B, H, W] with an edge that is ``width`` pixels wide, in the course of a smooth step (3t² - 2t³).
+
+    The ramp lies half inside and half outside (``both``), inside (``inward``: nothing is added) or outside
+    (``outward``: nothing is taken away). Where the mask is softer than that already it stays as it is.
+    """
+    _check_number("feather", width, least=0)
+    if direction not in DIRECTIONS:
+        raise ValueError(f"unknown direction {direction!r}: choose one of {', '.join(DIRECTIONS)}")
+    return _in_groups(mask, lambda group: _feathered(group, width, direction) if width else group)
+
+
+def blurred(mask: Tensor, sigma: float) -> Tensor:
+    """The mask [B, H, W] blurred by a Gaussian of this standard deviation in pixels, mirrored at the image's border.
+
+    It is the discrete Gaussian of Lindeberg (1990), applied to the cosine transform: exact for any sigma, never
+    negative, and the time does not depend on it.
+    """
+    _check_number("sigma", sigma, least=0)
+    return _in_groups(mask, lambda group: _blurred(group, sigma) if sigma else group)
+
+
+def smoothed(mask: Tensor, radius: float) -> Tensor:
+    """The mask [B, H, W] with a smooth outline: jags and wiggles of less than about ``radius`` pixels are straightened.
+
+    The outline is where the blurred mask passes half-way; it comes out with an edge of one pixel.
+    """
+    _check_number("the radius", radius, least=0)
+
+    def straight(group: np.ndarray) -> np.ndarray:
+        low, high = _bounds(group)
+        span = np.maximum(high - low, 1e-6)
+        sigma = radius / 2
+        # A straight hard edge has the slope 1 / (sigma sqrt(2 pi)) after the blur: this makes it 1 again.
+        steep = max(1.0, sigma * math.sqrt(2 * math.pi))
+        share = ((_blurred(group, sigma) - low) / span - 0.5) * steep + 0.5
+        return low + (high - low) * share.clip(0, 1)
+
+    return _in_groups(mask, lambda group: straight(group) if radius else group)
+
+
+# ---------------------------------------------------------------------------------------------- holes and parts
+
+
+def filled(mask: Tensor) -> Tensor:
+    """The mask [B, H, W] with what it encloses; what touches the border of the image is no hole.
+
+    A hole in a soft mask is filled up to the lowest point of its rim (to 1/32; other values are not touched).
+    """
+
+    def without_holes(group: np.ndarray) -> np.ndarray:
+        if _is_hard(group).all():
+            return _without_holes(group > 0.5).astype(np.float32)
+        steps = np.round(group * _LEVELS).astype(np.uint8)
+        result = np.zeros_like(steps)
+        for level in np.unique(steps[steps > 0]):
+            result[_without_holes(steps >= level)] = level  # levels rise, and a smaller set has a smaller result
+        return np.where(result == steps, group, np.maximum(group, result.astype(np.float32) / _LEVELS))
+
+    return _in_groups(mask, without_holes)
+
+
+def keep_parts(mask: Tensor, *, smallest: int = 0, largest: int | None = None) -> Tensor:
+    """The mask [B, H, W] without its parts of fewer than ``smallest`` pixels, and with its ``largest`` n parts only.
+
+    A part is connected by the sides of its pixels, not by corners. Of a soft mask the parts are those of the set above
+    half-way, and what is softer goes with the nearest of them.
+    """
+    _check_number("the smallest part", smallest, least=0)
+    if largest is not None:
+        _check_number("the number of parts", largest, least=1)
+    return _in_groups(mask, lambda group: _with_parts(group, smallest, largest))
+
+
+# ---------------------------------------------------------------------------------------------- all at once
+
+
+def edit(
     mask: Tensor,
     *,
     grow: float = 0,
@@ -90,100 +209,267 @@ def refine(
     direction: str = "both",
     fill_holes: bool = False,
     remove_specks: int = 0,
+    keep_largest: int = 0,
+    open_radius: float = 0,
+    close_radius: float = 0,
+    smooth_radius: float = 0,
+    blur_sigma: float = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
-    """The mask [B, H, W] with holes filled, then specks removed, then grown, then feathered.
+    """The mask [B, H, W] after these steps, in this order; each is left out at its default.
 
-    ``fill_holes`` fills what is enclosed by the mask; what touches the border of the image is no hole.
-    ``remove_specks`` removes connected pieces (by their sides, not corners) of fewer pixels than this.
-    ``grow`` moves the edge outwards by that many pixels, inwards if negative, by exact Euclidean distance; beyond the
-    border of the image the mask is thought to go on. ``feather`` makes the edge that many pixels wide: around it
-    (``both``), inside (``inward``: nothing is added) or outside (``outward``: nothing is taken away).
-    ``progress(done, total)`` is called after each image; an exception from it stops the work.
+    Holes filled, parts of fewer than ``remove_specks`` pixels removed, the ``keep_largest`` largest kept (0: all),
+    closed, opened, its outline smoothed, grown, feathered, blurred: see the functions of these names.
+    ``progress(done, total)`` is called after each group of images; an exception from it stops the work.
     """
-    if direction not in DIRECTIONS:
-        raise ValueError(f"unknown direction {direction!r}: choose one of {', '.join(DIRECTIONS)}")
-    if feather < 0 or remove_specks < 0:
-        raise ValueError(f"feather and remove_specks must be 0 or more, not {feather} and {remove_specks}")
-    mask = as_mask(mask).cpu()
-    result = torch.empty_like(mask, memory_format=torch.contiguous_format)
-    for i, one in enumerate(mask):
-        values = np.ascontiguousarray(one.numpy())
+    mask = as_mask(mask)
+    step = max(1, _PIXELS // mask[0].numel())
+    parts = []
+    for start in range(0, len(mask), step):
+        part = mask[start : start + step]
         if fill_holes:
-            values = _by_levels(values, _filled)
-        if remove_specks > 1:
-            values = _by_levels(values, lambda pixels: _without_specks(pixels, remove_specks))
-        if grow:
-            values = _moved(values, grow)
-        if feather:
-            values = _feathered(values, feather, direction)
-        result[i] = torch.from_numpy(values)
+            part = filled(part)
+        if remove_specks > 1 or remove_specks < 0 or keep_largest:
+            part = keep_parts(part, smallest=remove_specks, largest=keep_largest or None)
+        part = closed(part, close_radius)
+        part = opened(part, open_radius)
+        part = smoothed(part, smooth_radius)
+        part = grown(part, grow)
+        part = feathered(part, feather, direction)
+        parts.append(blurred(part, blur_sigma))
         if progress:
-            progress(i + 1, len(mask))
+            progress(min(start + step, len(mask)), len(mask))
+    return torch.cat(parts)
+
+
+# ---------------------------------------------------------------------------------------------- the work
+
+
+def _check_number(name: str, value: float, least: float = -math.inf) -> None:
+    if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= least):
+        bound = f" of {least} or more" if math.isfinite(least) else ""
+        raise ValueError(f"{name} must be a number{bound}, not {value}")
+
+
+def _in_groups(mask: Tensor, operation: Callable[[np.ndarray], np.ndarray]) -> Tensor:
+    """An operation on float32 arrays [B, H, W], done to as many masks at a time as memory should hold."""
+    mask = as_mask(mask)
+    values = mask.cpu().contiguous().numpy()
+    step = max(1, _PIXELS // values[0].size)
+    groups = [operation(values[start : start + step]) for start in range(0, len(values), step)]
+    result = torch.from_numpy(np.concatenate(groups) if len(groups) > 1 else np.ascontiguousarray(groups[0]))
+    if result.data_ptr() == mask.data_ptr():
+        result = result.clone()
+    return result.to(mask.device)
+
+
+def _bounds(masks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest value of each mask, [B, 1, 1]."""
+    return masks.min(axis=(1, 2), keepdims=True), masks.max(axis=(1, 2), keepdims=True)
+
+
+def _is_hard(masks: np.ndarray) -> np.ndarray:
+    return ((masks == 0) | (masks == 1)).all(axis=(1, 2))
+
+
+def _moved(masks: np.ndarray, distance: float) -> np.ndarray:
+    if distance < 0:
+        turned = sum(_bounds(masks))
+        return np.minimum(turned - _moved(turned - masks, -distance), masks)
+    hard = _is_hard(masks) if distance == round(distance) else np.zeros(len(masks), dtype=bool)
+    if hard.all():
+        return _within(masks > 0.5, distance).astype(np.float32)
+    if not hard.any():
+        return _carried(masks, distance)
+    result = np.empty_like(masks)
+    result[hard] = _within(masks[hard] > 0.5, distance)
+    result[~hard] = _carried(masks[~hard], distance)
     return result
 
 
-def _by_levels(mask: np.ndarray, operation: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
-    """An operation on sets of pixels [H, W] bool, done to a mask [H, W]; where it changes nothing, values are kept."""
-    steps = np.round(mask * _LEVELS).astype(np.uint8)
-    result = np.zeros_like(steps)
-    for level in np.unique(steps[steps > 0]):
-        result[operation(steps >= level)] = level  # levels rise, and a smaller set has a smaller result
-    return np.where(result == steps, mask, result.astype(np.float32) / _LEVELS)
-
-
-def _moved(mask: np.ndarray, distance: float) -> np.ndarray:
-    if distance > 0:
-        return _by_levels(mask, lambda pixels: _within(pixels, distance))
-    return 1 - _by_levels(1 - mask, lambda pixels: _within(pixels, -distance))
-
-
-def _within(pixels: np.ndarray, distance: float) -> np.ndarray:
-    """The pixels that are no further than this from the set ``pixels``, which has at least one."""
-    from scipy.ndimage import distance_transform_edt
-
-    rows, columns = pixels.any(1).nonzero()[0], pixels.any(0).nonzero()[0]
-    reach = math.ceil(distance)
-    near = (
-        slice(max(0, rows[0] - reach), rows[-1] + reach + 1),
-        slice(max(0, columns[0] - reach), columns[-1] + reach + 1),
-    )
-    # The nearest pixel of the set for each pixel; whole numbers from there, which scipy's own distances are not.
-    down, across = distance_transform_edt(~pixels[near], return_distances=False, return_indices=True)
-    down -= np.arange(down.shape[0], dtype=down.dtype)[:, None]
-    across -= np.arange(across.shape[1], dtype=across.dtype)
-    result = np.zeros_like(pixels)
-    result[near] = down * down + across * across <= distance * distance
+def _within(inside: np.ndarray, distance: float) -> np.ndarray:
+    """The pixels that are no farther than this from a pixel of their set, bool [B, H, W]."""
+    edge = distances.border_pixels(inside)
+    found, _ = edge.distances(distance - 1, distance + 1)
+    result = inside | (found <= distance + 1e-4)
+    # What is far off may be told too much by half a pixel.
+    frames, rows, columns = np.nonzero(~result & np.isfinite(found))
+    exact, _ = edge.nearest(frames, np.column_stack([rows, columns]))
+    result[frames, rows, columns] = exact <= distance + 1e-6
     return result
 
 
-def _filled(pixels: np.ndarray) -> np.ndarray:
+class _Outline:
+    """Where masks pass half-way, with the direction straight across the edge at each of its points."""
+
+    def __init__(self, masks: np.ndarray):
+        self.masks = masks
+        self.low, self.high = _bounds(masks)
+        self.level = (self.low + self.high) / 2
+        self.edge = distances.crossings(masks, self.level[:, 0, 0])
+        here, by_row, by_column = self.edge.points, np.float32([1, 0]), np.float32([0, 1])
+        slope = [self.values(self.edge.frames, here + step) - self.values(self.edge.frames, here - step)
+                 for step in (by_row, by_column)]  # fmt: skip
+        slope = np.column_stack(slope)
+        self.inwards = slope / np.maximum(np.linalg.norm(slope, axis=1, keepdims=True), 1e-6)
+
+    def values(self, frames: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """The masks' values between the centres of pixels, bilinear."""
+        height, width = self.masks.shape[1:]
+        row, column = points[:, 0].clip(0, height - 1), points[:, 1].clip(0, width - 1)
+        top, left = row.astype(np.int64), column.astype(np.int64)
+        bottom, right = np.minimum(top + 1, height - 1), np.minimum(left + 1, width - 1)
+        down, across = row - top, column - left
+        upper = self.masks[frames, top, left] * (1 - across) + self.masks[frames, top, right] * across
+        lower = self.masks[frames, bottom, left] * (1 - across) + self.masks[frames, bottom, right] * across
+        return upper * (1 - down) + lower * down
+
+    def signed(self, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+        """Distances, positive inside, as ``Edge.distances`` gives them, and the indices of the points."""
+        found, chosen = self.edge.distances(low, high, indices=True)
+        # The points are up to a pixel apart. Beside one of them, the line through it across the slope is meant.
+        frames, rows, columns = np.unravel_index(np.flatnonzero((found < 8) & ((found > 0) | (low <= 0))), found.shape)
+        if len(frames) and len(self.edge):
+            which = chosen[frames, rows, columns]
+            away = np.column_stack([rows, columns]) - self.edge.points[which]
+            inwards = self.inwards[which]
+            across = (away * inwards).sum(1)
+            along = np.abs(away[:, 0] * inwards[:, 1] - away[:, 1] * inwards[:, 0])
+            found[frames, rows, columns] = np.hypot(across, np.maximum(along - 0.75, 0))
+        return np.where(self.masks >= self.level, found, -found), chosen
+
+    def softness(self) -> np.ndarray:
+        """How far from its outline each mask still changes, in pixels, [B]; 3 at least."""
+        step = (self.high - self.low) / 64
+        soft = (self.masks > self.low + step) & (self.masks < self.high - step)
+        frames, rows, columns = np.unravel_index(np.flatnonzero(soft), soft.shape)
+        cells = np.zeros((soft.shape[0], soft.shape[1] // 4 + 1, soft.shape[2] // 4 + 1), dtype=bool)
+        cells[frames, rows // 4, columns // 4] = True
+        frames, rows, columns = np.nonzero(cells)
+        distance, _ = self.edge.nearest(frames, np.column_stack([rows, columns]) * 4 + 1.5)
+        farthest = np.zeros(len(soft))
+        np.maximum.at(farthest, frames, np.where(np.isfinite(distance), distance, 0))
+        return np.minimum(farthest + 3, _SOFTEST)
+
+    def profiles(self, reach: np.ndarray) -> np.ndarray:
+        """What lies straight across the outline, from ``reach`` [N] outside to as far inside, [N, places].
+
+        Never less than what lies farther out: behind the ridge of a strand stays the height of the ridge.
+        """
+        profile = np.empty((len(self.edge), 2 * _PLACES + 1), dtype=np.float32)
+        for i, share in enumerate(np.linspace(-1, 1, profile.shape[1], dtype=np.float32)):
+            places = self.edge.points + self.inwards * (share * reach)[:, None]
+            profile[:, i] = self.values(self.edge.frames, places)
+        return np.maximum.accumulate(profile, axis=1)
+
+
+def _carried(masks: np.ndarray, distance: float) -> np.ndarray:
+    """Masks grown by any distance: each pixel takes what lies this far inwards of it, straight across the outline."""
+    outline = _Outline(masks)
+    if not len(outline.edge):
+        return masks.copy()
+    softness = outline.softness()
+    reach = softness.astype(np.float32)[outline.edge.frames]
+    profiles = outline.profiles(reach)
+    flat = np.ptp(profiles[:, -1]) < 1e-6  # then it does not matter which point is nearest, deep inside
+    known = distance - softness.max() if flat else 0.0  # nearer than this, all of the rise is there
+    signed, chosen = outline.signed(known, distance + softness.max())
+    result = masks.copy()
+    if known > 0:
+        all_of_it = signed == 0
+        np.maximum(result, profiles[0, -1], out=result, where=all_of_it)
+        signed[all_of_it] = np.inf
+    places = np.flatnonzero(np.isfinite(signed))
+    here, which, given = (values.ravel()[places] for values in (signed, chosen, masks))
+    there = here + distance
+
+    def profile(depth: np.ndarray) -> np.ndarray:
+        place = (depth / reach[which]).clip(-1, 1) * _PLACES + _PLACES
+        first = np.minimum(place.astype(np.int64), 2 * _PLACES - 1)
+        before = profiles[which, first]
+        return before + (profiles[which, first + 1] - before) * (place - first).astype(np.float32)
+
+    # The rise is added, so that what differs from its profile (beside the ends of an outline, say) does so afterwards;
+    # but the outline itself lies where it should.
+    frames = outline.edge.frames[which]
+    level, high = outline.level.ravel()[frames], outline.high.ravel()[frames]
+    carried = np.minimum(given + np.maximum(profile(there) - profile(here), 0), high)
+    carried = np.where(there >= 0, np.maximum(carried, level), np.minimum(carried, np.maximum(given, level)))
+    deep = there >= reach[which]
+    carried[deep] = np.maximum(given, profiles[which, -1])[deep]
+    result.ravel()[places] = carried
+    return result
+
+
+def _feathered(masks: np.ndarray, width: float, direction: str) -> np.ndarray:
+    outline = _Outline(masks)
+    inside, outside = {"both": (width / 2, width / 2), "inward": (width, 0), "outward": (0, width)}[direction]
+    signed, _ = outline.signed(0, max(inside, outside))
+    frames, rows, columns = np.unravel_index(np.flatnonzero(np.isfinite(signed)), signed.shape)
+    distance, given = signed[frames, rows, columns], masks[frames, rows, columns]
+    low, high = outline.low[frames, 0, 0], outline.high[frames, 0, 0]
+    share = ((distance + outside) / width).clip(0, 1)
+    ramp = low + (high - low) * share * share * (3 - 2 * share)
+    inner = np.minimum(given, ramp) if inside else given
+    outer = np.maximum(given, ramp) if outside else given
+    result = masks.copy()
+    result[frames, rows, columns] = np.where(distance >= 0, inner, outer)
+    return result
+
+
+def _blurred(masks: np.ndarray, sigma: float) -> np.ndarray:
+    from scipy.fft import dctn, idctn
+
+    threads = torch.get_num_threads()
+    spectrum = dctn(masks, axes=(1, 2), workers=threads)
+    for axis in (1, 2):
+        length = masks.shape[axis]
+        damping = np.exp(sigma**2 * (np.cos(np.pi * np.arange(length) / length) - 1)).astype(np.float32)
+        spectrum *= damping[:, None] if axis == 1 else damping
+    return idctn(spectrum, axes=(1, 2), workers=threads, overwrite_x=True).clip(*_bounds(masks))
+
+
+# Connected by the sides of pixels, within one mask of the batch.
+_SIDES = np.array([[[0] * 3] * 3, [[0, 1, 0], [1, 1, 1], [0, 1, 0]], [[0] * 3] * 3], dtype=bool)
+
+
+def _without_holes(inside: np.ndarray) -> np.ndarray:
+    """The sets [B, H, W], bool, with what they enclose."""
     from scipy.ndimage import label
 
-    gaps, _ = label(~pixels)
-    open_gaps = np.unique(np.concatenate([gaps[0], gaps[-1], gaps[:, 0], gaps[:, -1]]))
-    is_open = np.zeros(gaps.max() + 1, dtype=bool)
-    is_open[open_gaps] = True
-    is_open[0] = False  # the set itself
-    return ~is_open[gaps]
+    gaps, count = label(~inside, _SIDES)
+    is_hole = np.ones(count + 1, dtype=bool)
+    for side in (gaps[:, 0], gaps[:, -1], gaps[:, :, 0], gaps[:, :, -1]):
+        is_hole[side.ravel()] = False
+    is_hole[0] = True  # the set itself
+    return is_hole[gaps]
 
 
-def _without_specks(pixels: np.ndarray, smallest: int) -> np.ndarray:
+def _with_parts(masks: np.ndarray, smallest: int, largest: int | None) -> np.ndarray:
     from scipy.ndimage import label
 
-    pieces, _ = label(pixels)
-    stays = np.bincount(pieces.ravel()) >= smallest
-    stays[0] = False  # what is not in the set
-    return stays[pieces]
-
-
-def _feathered(mask: np.ndarray, width: float, direction: str) -> np.ndarray:
-    from scipy.ndimage import gaussian_filter
-
-    # A bell that ends after half the width; the edge is moved by that much first where one side is to stay as it is.
-    reach = width / 2
-    shift = {"both": 0, "inward": -reach, "outward": reach}[direction]
-    soft = gaussian_filter(_moved(mask, shift) if shift else mask, sigma=reach / 2, truncate=2, mode="nearest")
-    if direction == "inward":
-        return np.minimum(soft, mask)
-    return np.maximum(soft, mask) if direction == "outward" else soft
+    low, high = _bounds(masks)
+    pieces, count = label((masks >= (low + high) / 2) & (masks > 0), _SIDES)
+    sizes = np.bincount(pieces.ravel(), minlength=count + 1)
+    kept = sizes >= smallest
+    kept[0] = False
+    if largest is not None:
+        # Pieces are numbered mask by mask: of each mask those that are not among the first by size.
+        last = np.maximum.accumulate(pieces.reshape(len(pieces), -1).max(axis=1))
+        frame = np.searchsorted(last, np.arange(1, count + 1))
+        order = np.lexsort((-sizes[1:], frame))
+        rank = np.arange(count) - np.searchsorted(frame[order], frame[order])
+        kept[1 + order[rank >= largest]] = False
+    if kept[1:].all():
+        return masks.copy()
+    result = np.where(kept[pieces], masks, 0)
+    soft = (pieces == 0) & (masks > 0)
+    if soft.any():
+        # What is softer goes with the nearest part. A mask without parts is left as it is.
+        edge = distances.border_pixels(pieces > 0)
+        frames, rows, columns = np.nonzero(soft)
+        distance, which = edge.nearest(frames, np.column_stack([rows, columns]))
+        own = np.append(pieces[(edge.frames, *edge.points.astype(np.int64).T)], 0)[which]
+        stays = kept[own] | ~np.isfinite(distance)
+        result[frames, rows, columns] = np.where(stays, masks[frames, rows, columns], 0)
+    return result

@@ -6,7 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from . import host
 from .faces import CropFaces, PasteFaces
-from .masks import MaskCombine, MaskFeather
+from .masks import CutOut, MaskCombine, MaskFeather, RefineMask
 from .parsing import ParseFace, ParsingInfo, PreviewParsing, SelectLabels
 
 
@@ -16,5 +16,6 @@ class FaceParseExtension(ComfyExtension):
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
-            ParseFace, SelectLabels, MaskCombine, MaskFeather, PreviewParsing, ParsingInfo, CropFaces, PasteFaces,
+            ParseFace, SelectLabels, MaskCombine, MaskFeather, RefineMask, CutOut, PreviewParsing, ParsingInfo,
+            CropFaces, PasteFaces,
         ]  # fmt: skip

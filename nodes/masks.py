@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from faceparse_core.masks import DIRECTIONS, OPERATIONS, combine, refine
+from faceparse_core import matting
+from faceparse_core.masks import DIRECTIONS, OPERATIONS, combine, edit
 
 from . import host
 from .parsing import CATEGORY
@@ -109,19 +110,137 @@ class MaskFeather(io.ComfyNode):
                     tooltip="Removes separate pieces of fewer pixels than this; 0 keeps all. Raise it if stray bits "
                     "show far from the face.",
                 ),
+                io.Int.Input(
+                    "keep_largest",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Keeps so many of the largest pieces; 0 keeps all. 1 for the main person of a crowd.",
+                ),
+                _pixels("close", "Fills gaps and bays that a disc of this radius does not fit into."),
+                _pixels("open", "Removes hairs, spikes and bridges that a disc of this radius does not fit into."),
+                _pixels("smooth", "Straightens jags of the outline of up to this many pixels."),
+                _pixels("blur", "Blurs all of the mask in the end, by a Gaussian of this standard deviation."),
             ],
             outputs=[io.Mask.Output("mask")],
         )
 
     @classmethod
-    def execute(cls, mask, grow, feather, direction, fill_holes, remove_specks) -> io.NodeOutput:
-        refined = refine(
+    def execute(
+        cls, mask, grow, feather, direction, fill_holes, remove_specks,
+        keep_largest=0, close=0.0, open=0.0, smooth=0.0, blur=0.0,
+    ) -> io.NodeOutput:  # fmt: skip
+        edited = edit(
             mask,
             grow=grow,
             feather=feather,
             direction=direction,
             fill_holes=fill_holes,
             remove_specks=remove_specks,
+            keep_largest=keep_largest,
+            close_radius=close,
+            open_radius=open,
+            smooth_radius=smooth,
+            blur_sigma=blur,
             progress=host.Progress(),
         )
+        return io.NodeOutput(host.give(edited))
+
+
+class RefineMask(io.ComfyNode):
+    """Image, mask -> mask with its edge where the image's is."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaceParseRefineMask",
+            display_name="Refine Mask",
+            category=CATEGORY,
+            description="Draws the edge of a mask to where the colours of the image change. Give it soft masks.",
+            search_aliases=["guided filter", "matting", "hair matting", "edge refine", "alpha matte", "mask detail"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture from which the mask was made, of the same size."),
+                io.Mask.Input("mask", tooltip="The mask to refine; best a soft one of Select Labels."),
+                io.Boolean.Input(
+                    "hair",
+                    default=True,
+                    tooltip="On for hair and fur: it looks farther and keeps fine strands half transparent. Off for "
+                    "skin, lips and clothes, whose edges are sharp.",
+                ),
+                io.Float.Input(
+                    "radius",
+                    default=1.5,
+                    min=0.1,
+                    max=1000.0,
+                    step=0.1,
+                    tooltip="How far the edge may move. Raise it if strands are cut off; lower it if the mask leaks "
+                    "into a background of the same colour.",
+                ),
+                io.Combo.Input(
+                    "unit",
+                    options=list(matting.UNITS),
+                    default=matting.UNITS[0],
+                    tooltip="What the radius is measured in. percent of the size of what the mask shows suits pictures "
+                    "of any size; pixels is for one picture.",
+                ),
+                io.Float.Input(
+                    "strength",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Lower it to mix in the mask as it was.",
+                ),
+            ],
+            outputs=[io.Mask.Output("mask")],
+        )
+
+    @classmethod
+    def execute(cls, image, mask, hair, radius, unit, strength) -> io.NodeOutput:
+        refined = matting.refine(
+            image, mask, radius=radius, unit=unit, strength=strength, hair=hair, progress=host.Progress()
+        )
         return io.NodeOutput(host.give(refined))
+
+
+class CutOut(io.ComfyNode):
+    """Image, mask -> what the mask shows, without the colours of the background in its edge."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="FaceParseCutOut",
+            display_name="Cut Out",
+            category=CATEGORY,
+            description="Cuts out what a mask shows, and takes the colours of the old background out of its soft edge, "
+            "so that no halo is left on a new one.",
+            search_aliases=["remove background", "alpha", "transparent", "rgba", "foreground", "defringe", "halo"],
+            inputs=[
+                io.Image.Input("image", tooltip="The picture from which the mask was made, of the same size."),
+                io.Mask.Input("mask", tooltip="What stays."),
+                io.Boolean.Input(
+                    "clean_colours",
+                    default=True,
+                    tooltip="Off leaves the picture's own colours, with what shone through from behind.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output("rgba", tooltip="The picture with transparency, for Save Image."),
+                io.Image.Output("image", tooltip="The colours alone, for Image Composite Masked with the mask."),
+                io.Mask.Output("mask", tooltip="The mask, as it came in."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, image, mask, clean_colours) -> io.NodeOutput:
+        rgba = matting.cut_out(image, mask, clean_colours=clean_colours, progress=host.Progress())
+        return io.NodeOutput(host.give(rgba), host.give(rgba[..., :3]), host.give(rgba[..., 3]))
+
+
+def _pixels(name: str, tooltip: str) -> io.Float.Input:
+    """A length in pixels among the advanced inputs, 0 at first."""
+    return io.Float.Input(
+        name, default=0.0, min=0.0, max=4096.0, step=0.5, optional=True, advanced=True, tooltip=f"Pixels. {tooltip}"
+    )

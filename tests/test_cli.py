@@ -56,8 +56,26 @@ def test_cut_out(picture, tmp_path):
     assert main([str(picture), *ON_CPU, "--region", "head", "--cutout"]) == 0
     cutout = np.array(Image.open(tmp_path / "me.cutout.png"))
     assert cutout.shape == (512, 512, 4)
-    assert np.array_equal(cutout[..., :3], np.array(Image.open(picture)))
+    inside = cutout[..., 3] == 255
+    assert np.array_equal(cutout[inside][:, :3], np.array(Image.open(picture))[inside])
     assert cutout[5, 5, 3] == 0 and cutout[80, 225, 3] == 255
+
+
+@pytest.mark.parametrize("region", ["hair", "person", "face - forehead"])
+def test_refined_masks_and_their_edges(picture, tmp_path, region):
+    target = tmp_path / "mask.png"
+
+    def mask(*flags: str) -> np.ndarray:
+        assert main([str(picture), *ON_CPU, "--region", region, *flags, "-o", str(target)]) == 0
+        return np.array(Image.open(target)).astype(int)
+
+    soft, refined = mask("--soft"), mask("--refine")
+    assert ((refined > 128) == (soft > 128)).mean() > 0.97 and (refined != soft).any()
+    grown, feathered = mask("--refine", "--grow", "5.5"), mask("--refine", "--feather", "20")
+    assert (grown >= refined).all() and grown.sum() > refined.sum()
+    assert ((feathered > 20) & (feathered < 235)).sum() > ((refined > 20) & (refined < 235)).sum()
+    cut = mask("--refine", "--grow", "-2", "--cutout")
+    assert cut.shape == (512, 512, 4) and cut[..., 3].sum() < refined.sum()
 
 
 def test_json(picture, capsys):
@@ -138,6 +156,9 @@ def test_nothing_is_overwritten_by_accident(picture, tmp_path, capsys):
         (["--region", "hare"], "hair"),
         (["--soft"], "--region"),
         (["--cutout"], "--region"),
+        (["--refine"], "--region"),
+        (["--grow", "3"], "--region"),
+        (["--region", "hair", "--feather", "-1"], "0 or more"),
         (["--face", "largest"], "--region"),
         (["--region", "hair", "--face", "left"], "largest"),
         (["--faces", "all"], "image"),

@@ -30,6 +30,8 @@ IDS = {
     "FaceParseSelectLabels": "SelectLabels",
     "FaceParseMaskCombine": "MaskCombine",
     "FaceParseMaskFeather": "MaskFeather",
+    "FaceParseRefineMask": "RefineMask",
+    "FaceParseCutOut": "CutOut",
     "FaceParsePreviewParsing": "PreviewParsing",
     "FaceParseParsingInfo": "ParsingInfo",
     "FaceParseCropFaces": "CropFaces",
@@ -456,6 +458,41 @@ def test_mask_feather(run, parsing):
     assert run.progress[-1] == (1, 1)
     with pytest.raises(ValueError, match="empty"):
         run("MaskFeather", mask=torch.zeros(1, 0, 5))
+
+
+def test_mask_feather_passes_every_input_on(run, parsing, pack):
+    from faceparse_core import masks
+
+    mask = parsing.mask("face")
+    for inputs, same_as in (
+        (dict(keep_largest=1), dict(keep_largest=1)),
+        (dict(open=3.0), dict(open_radius=3.0)),
+        (dict(close=3.0), dict(close_radius=3.0)),
+        (dict(smooth=6.0), dict(smooth_radius=6.0)),
+        (dict(blur=2.5), dict(blur_sigma=2.5)),
+    ):
+        (edited,) = run("MaskFeather", mask=mask, **inputs).args
+        assert torch.equal(edited, masks.edit(mask, **same_as))
+    old = pack.nodes["FaceParseMaskFeather"].define_schema().inputs[:6]
+    assert [given.id for given in old] == ["mask", "grow", "feather", "direction", "fill_holes", "remove_specks"], (
+        "graphs that were saved before hold their values in this order"
+    )
+
+
+def test_refine_mask_and_cut_out(run, image, parsing):
+    from faceparse_core import matting
+
+    mask = parsing.mask("hair", soft=True)
+    (refined,) = run("RefineMask", image=image, mask=mask).args
+    assert torch.equal(refined, matting.refine(image, mask, hair=True))
+    assert run.progress[-1] == (1, 1)
+    rgba, colours, alpha = run("CutOut", image=image, mask=refined).args
+    assert torch.equal(rgba, matting.cut_out(image, refined))
+    assert torch.equal(colours, rgba[..., :3]) and torch.equal(alpha, refined)
+    rgba, _, _ = run("CutOut", image=image, mask=refined, clean_colours=False).args
+    assert torch.equal(rgba[..., :3], image)
+    with pytest.raises(ValueError, match="do not go together"):
+        run("RefineMask", image=image, mask=mask[:, 1:])
 
 
 def test_the_preview_shows_the_overlay_with_its_legend(run, image, parsing):

@@ -24,6 +24,8 @@ NODES = {
     "FaceParseSelectLabels": "Select Labels",
     "FaceParseMaskCombine": "Mask Combine",
     "FaceParseMaskFeather": "Mask Feather",
+    "FaceParseRefineMask": "Refine Mask",
+    "FaceParseCutOut": "Cut Out",
     "FaceParsePreviewParsing": "Preview Parsing",
     "FaceParseParsingInfo": "Parsing Info",
     "FaceParseCropFaces": "Crop Faces",
@@ -171,6 +173,19 @@ def test_background_removed(run, original):
     for box in (HAIR, CHEEK, EYES, TEETH):
         assert part(alpha, box).mean() > 250
         assert change(original, after[..., :3], box) < SAME
+
+
+def test_hair_cut_out(run, original):
+    after = pictures(run("hair_cut_out"))
+    cut, on_colour = pixels(after["hair_cut_out"], "RGBA"), pixels(after["hair_on_colour"])
+    assert cut.shape == (*original.shape[:2], 4) and on_colour.shape == original.shape
+    alpha = cut[..., 3:]
+    assert part(alpha, HAIR).mean() > 250 and change(original, cut[..., :3], HAIR) < SAME
+    assert change(original, on_colour, HAIR) < SAME
+    for box in (CHEEK, TEETH, BACKDROP, SUIT):
+        assert part(alpha, box).max() < 5
+        assert np.abs(part(on_colour, box) - (0x2F, 0x7D, 0x5B)).max() < 5
+    assert ((alpha > 20) & (alpha < 235)).sum() > 500, "strands at the edge are half transparent"
 
 
 def test_privacy_blur(run, original):

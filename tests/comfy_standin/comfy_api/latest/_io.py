@@ -70,9 +70,10 @@ class Int(ComfyTypeIO):
 class Float(ComfyTypeIO):
     class Input(WidgetInput):
         def __init__(
-            self, id, display_name=None, optional=False, tooltip=None, default=None, min=None, max=None, step=None
-        ):
-            super().__init__(id, display_name, optional, tooltip, default)
+            self, id, display_name=None, optional=False, tooltip=None, default=None, min=None, max=None, step=None,
+            advanced=None,
+        ):  # fmt: skip
+            super().__init__(id, display_name, optional, tooltip, default, advanced)
             self.min, self.max, self.step = min, max, step
 
 
