@@ -39,7 +39,7 @@ def _score(parser: FaceParser, pairs, ratio: float, tall: bool) -> float:
         extra = round(image.shape[0] * (ratio - 1) / 2)
         margin = ((extra, extra), (0, 0)) if tall else ((0, 0), (extra, extra))
         image = np.pad(image, (*margin, (0, 0)), constant_values=128)
-        confusion.add(torch.from_numpy(np.pad(mask, margin)), parser.parse(image).labels[0])
+        confusion.add(torch.from_numpy(np.pad(mask, margin)), parser.parse(image, faces="image").labels[0])
     return confusion.mean_f1
 
 

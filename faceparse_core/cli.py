@@ -25,6 +25,7 @@ examples:
   faceparse portrait.jpg --region hair -o hair.png    a mask: white is hair
   faceparse portrait.jpg --region hair --refine --cutout -o hair.png      the hair alone, without its background
   faceparse portrait.jpg --region "face - eyes" --grow 4 --feather 12     a mask for painting over
+  faceparse group.jpg --region hair --face each       group.mask.0.png …: a mask for each face, the largest first
   faceparse photos/ --out parsed/                     every picture of a folder
 
 regions:
@@ -103,6 +104,19 @@ def _parse(argv: list[str]) -> int:
         action="store_true",
         help="write the picture with the region as alpha, the old background taken out of its edge; not the mask",
     )
+    parser.add_argument(
+        "--faces",
+        default="auto",
+        choices=("auto", "image"),
+        help="auto (default): find the faces, parse each at its own scale; image: every picture is one portrait",
+    )
+    parser.add_argument(
+        "--face",
+        default="all",
+        type=_face,
+        metavar="WHOSE",
+        help="with --region, whose: all (default), largest, a number from 0 (the largest), or each: one file a face",
+    )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     _add_model_options(parser)
     parser.add_argument("--version", action="version", version=f"faceparse {__version__}")
@@ -110,8 +124,9 @@ def _parse(argv: list[str]) -> int:
         parser.print_help()
         return 2
     args = parser.parse_args(argv)
-    if (args.soft or args.refine or args.grow or args.feather or args.cutout) and not args.region:
-        parser.error("--soft, --refine, --grow, --feather and --cutout belong to --region: say which region")
+    edited = args.soft or args.refine or args.grow or args.feather or args.cutout or args.face != "all"
+    if edited and not args.region:
+        parser.error("--soft, --refine, --grow, --feather, --cutout and --face belong to --region: say which region")
     if not args.feather >= 0:
         parser.error(f"--feather {args.feather}: the width of an edge is 0 or more")
     if args.region:
@@ -163,7 +178,16 @@ def _parse_one(args, parser, path: Path, file: Path | None, written: dict[Path, 
 
     folder = args.out if args.out is not None and file is None else path.parent
     kinds = (("cutout" if args.cutout else "mask"),) if args.region else ("labels", "overlay")
+    start = time.perf_counter()
+    image = pictures.load(path)[0]
+    parsing = parser.parse(image, faces=args.faces)
+    areas = parsing.areas[0].tolist()
+    seconds = time.perf_counter() - start
+    faces = parsing.faces[0]
     files = {kind: file or folder / f"{path.stem}.{kind}.png" for kind in kinds}
+    if args.face == "each":
+        ((kind, target),) = files.items()
+        files = {f"{kind} {face.index}": target.with_suffix(f".{face.index}{target.suffix}") for face in faces}
     for target in files.values():
         if target.resolve() == path.resolve():
             raise ValueError(f"{target} would overwrite the picture itself: give another --out")
@@ -172,11 +196,6 @@ def _parse_one(args, parser, path: Path, file: Path | None, written: dict[Path, 
                 f"{target} was already written for {written[target]}: rename one, or parse it into another --out"
             )
 
-    start = time.perf_counter()
-    image = pictures.load(path)[0]
-    parsing = parser.parse(image)
-    areas = parsing.areas[0].tolist()
-    seconds = time.perf_counter() - start
     for kind, target in files.items():
         pictures.save(_picture(kind, args, parsing, image), target)
         written[target] = path
@@ -190,7 +209,7 @@ def _parse_one(args, parser, path: Path, file: Path | None, written: dict[Path, 
             for label, area in zip(LABELS, areas, strict=True)
             if area
         ],
-        "faces": [vars(face) for face in parsing.faces[0]],
+        "faces": [vars(face) for face in faces],
         "seconds": round(seconds, 3),
         "files": {kind: str(target) for kind, target in files.items()},
     }
@@ -206,11 +225,22 @@ def _picture(kind: str, args, parsing, image):
         return parsing.overlay(image)[0]
     from faceparse_core import masks, matting
 
-    mask = parsing.mask(args.region, soft=args.soft or args.refine)
+    kind, _, number = kind.partition(" ")
+    face = int(number) if number else args.face
+    mask = parsing.mask(args.region, soft=args.soft or args.refine, face=face)
     if args.refine:
         mask = matting.refine(image, mask, hair=set(resolve("hair").ids) <= set(resolve(args.region).ids))
     mask = masks.edit(mask, grow=args.grow, feather=args.feather)
     return (matting.cut_out(image, mask) if kind == "cutout" else mask)[0]
+
+
+def _face(text: str) -> str | int:
+    """``--face``: all, each, largest or the number of a face."""
+    if text in ("all", "each", "largest"):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is neither all, each, largest nor a number from 0 on")
+    return int(text)
 
 
 def _inputs(names: Sequence[str]) -> list[Path]:
@@ -228,7 +258,10 @@ def _inputs(names: Sequence[str]) -> list[Path]:
 
 
 def _is_output(path: Path) -> bool:
-    return path.suffix == ".png" and Path(path.stem).suffix.removeprefix(".") in _OUTPUTS
+    stem = Path(path.stem)
+    if stem.suffix.removeprefix(".").isdecimal():  # STEM.mask.0.png: of one face
+        stem = Path(stem.stem)
+    return path.suffix == ".png" and stem.suffix.removeprefix(".") in _OUTPUTS
 
 
 def _table(result: dict) -> str:

@@ -6,7 +6,8 @@ import logging
 import math
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,12 +16,15 @@ from torch import Tensor, nn
 from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core.checkpoints import Checkpoint
+from faceparse_core.faces import ORDERS, Found, arranged, framing, from_boxes, look_again, search, settle
 from faceparse_core.images import Images
 from faceparse_core.models.cuda_graphs import Graphed
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.onnx import choose_device as onnx_device
 from faceparse_core.models.segformer import SegFormer
-from faceparse_core.parsing import Parsing, Window
+from faceparse_core.parsing import Details, Parsing, Window
+from faceparse_core.tracking import Tracker
+from faceparse_core.windows import Look, background, compose, cut, padded
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FITS = ("auto", "stretch", "pad")
@@ -31,6 +35,9 @@ _STRETCH_UP_TO = 1.1
 
 # More on a CPU are slower: they do not stay in its cache.
 BATCH_ON_CPU, BATCH_ON_GPU = 2, 32
+
+# The looks at so many images are kept until their faces are put together.
+_SCENES_AT_ONCE = 16
 
 _log = logging.getLogger("faceparse")
 _networks: dict[tuple, tuple[object, nn.Module]] = {}
@@ -101,35 +108,137 @@ class FaceParser:
         )
 
     def parse(
-        self, images: Images, *, batch_size: int | None = None, progress: Callable[[int, int], None] | None = None
+        self,
+        images: Images,
+        *,
+        faces: str | Sequence = "auto",
+        order: str = "size",
+        smallest: float = 0,
+        track: bool | Tracker = False,
+        batch_size: int | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> Parsing:
         """Parse images of any number and size.
 
         ``images``: a path, a PIL image, a uint8 array [H, W], [H, W, C] or [B, H, W, C], a float tensor
-        [B, H, W, C] or [H, W, C] in [0, 1], or a list of these. ``batch_size``: how many go through the network at a
-        time. ``progress(done, total)`` is called after every batch; an exception from it stops the work.
+        [B, H, W, C] or [H, W, C] in [0, 1], or a list of these.
+
+        ``faces``: ``"image"`` parses each image as the portrait of one face. ``"auto"`` does so where one face fills
+        it; else it searches the faces and parses each in a window of its own; where there is none all is background.
+        Or the faces' boxes, a list of ``(x, y, width, height)`` or ``{"x": …, "y": …, "width": …, "height": …}`` for
+        each image. ``order``: how faces are numbered: ``"size"``, ``"left to right"`` or ``"score"``; given boxes keep
+        their order. ``smallest``: faces less high than this, in pixels, are left out.
+
+        ``track``: the images are the frames of a video: a face keeps its index from frame to frame, its window and its
+        labels are steadied over time, and all that begins anew where the scene changes. A ``Tracker`` goes on where the
+        last call with it ended, for videos that come in pieces.
+
+        ``batch_size``: how many go through the network at a time. ``progress(done, total)``, in images, is called after
+        every batch; an exception from it stops the work.
 
         Raises ``ValueError`` for an empty batch, NaN, a wrong rank or range, ``FileNotFoundError`` for a missing file.
         """
+        if isinstance(faces, str) and faces not in ("auto", "image"):
+            raise ValueError(f"faces must be 'auto', 'image' or boxes, not {faces!r}")
+        if order not in ORDERS:
+            raise ValueError(f"unknown order {order!r}: choose one of {', '.join(ORDERS)}")
         images = pictures.load(images)
         if batch_size is None:
             batch_size = self._batch_size()
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
         sizes = [(image.shape[0], image.shape[1]) for image in images]
-        frames = [self._frame(height, width) for height, width in sizes]
-        logits: list[Tensor | None] = [None] * len(images)
+        boxes = None if isinstance(faces, str) else from_boxes(faces, sizes)
+        looks = self._first_looks(images, batch_size, progress)
+        tracker = Tracker() if track is True else track or None
+        windows = [look.window for look in looks]
+        if faces == "image":
+            looks = tracker.calmed(images, looks) if tracker else looks
+            return Parsing([look.logits for look in looks], windows, sizes)
+        scout = self._scout()
+
+        def tick() -> None:
+            if progress:
+                progress(len(images), len(images))
+
+        def see(pixels: Tensor) -> Tensor:
+            tick()
+            return scout(pixels)
+
+        details: list[Details | None] = []
+        for start in range(0, len(images), _SCENES_AT_ONCE):
+            some, colour = slice(start, start + _SCENES_AT_ONCE), self.checkpoint.mean
+            if boxes is None:
+                found = search(images[some], see, looks[some], colour)
+                found = [_only(one, order, smallest) for one in found]
+            else:
+                found = settle(images[some], boxes[some], see, looks[some], colour)
+                found = [_only(one, "given", smallest) for one in found]
+            looks[some], more = self._put_together(images[some], found, tracker, see, batch_size)
+            details += more
+        without = sum(seen is not None and not seen.faces for seen in details)
+        if without:
+            _log.info("no face in %d of %d images: nothing but background there", without, len(images))
+        return Parsing([look.logits for look in looks], windows, sizes, details=details)
+
+    def _put_together(
+        self,
+        images: Sequence[Tensor],
+        found: Sequence[Found],
+        tracker: Tracker | None,
+        see: Callable[[Tensor], Tensor],
+        batch_size: int,
+    ) -> tuple[list[Look], list[Details | None]]:
+        """Images put together from the look at the whole and those at the faces that were found; of portraits, which
+        have no details, the look at the whole alone."""
+        frames = [[framing(face) for face in one.faces] for one in found]
+        if tracker:
+            again = partial(look_again, see=see, colour=self.checkpoint.mean)
+            found, frames, cuts = tracker.follow(images, found, again)
+        places = [(i, frame) for i, one in enumerate(found) if not one.portrait for frame in frames[i]]
+        seen: list[list[Look]] = [[] for _ in images]
+        for batch in _batches([images[i].dtype for i, _ in places], batch_size):
+            pieces = [cut(images[places[n][0]], places[n][1], self.resolution, self.checkpoint.mean) for n in batch]
+            for n, logits in zip(batch, self._within_memory(torch.stack(pieces)), strict=True):
+                i, frame = places[n]
+                seen[i].append(Look(logits, frame))
+        looks, details = [], []
+        for i, (image, one) in enumerate(zip(images, found, strict=True)):
+            whole = one.look
+            if tracker:
+                whole, seen[i] = tracker.steadied(cuts[i], one, seen[i])
+            if one.portrait:
+                looks.append(whole)
+                details.append(None)
+            else:
+                looks.append(Look(background(whole.logits.device), whole.window))
+                details.append(Details(tuple(one.faces), compose(whole, tuple(image.shape[:2]), seen[i])))
+        return looks, details
+
+    def _first_looks(
+        self, images: Sequence[Tensor], batch_size: int, progress: Callable[[int, int], None] | None
+    ) -> list[Look]:
+        """What the network makes of the whole of each image."""
+        frames = [self._frame(*image.shape[:2]) for image in images]
+        looks: list[Look | None] = [None] * len(images)
         done = 0
         # A GPU works by itself: the next images are prepared while it is at it.
         for batch in _batches([(frames[i].size, image.dtype) for i, image in enumerate(images)], batch_size):
             pixels = torch.stack([frames[i].fill(images[i], self.checkpoint.mean) for i in batch])
-            for i, result in zip(batch, self._within_memory(pixels), strict=True):
-                logits[i] = result
+            for i, logits in zip(batch, self._within_memory(pixels), strict=True):
+                looks[i] = Look(logits, frames[i].window(*images[i].shape[:2]))
             done += len(batch)
             if progress:
                 progress(done, len(images))
-        windows = [frame.window(*size) for frame, size in zip(frames, sizes, strict=True)]
-        return Parsing(logits, windows, sizes)
+        return looks
+
+    def _scout(self) -> Callable[[Tensor], Tensor]:
+        """The network that searches for faces: the small one, whichever parses them."""
+        if self.checkpoint.architecture == "lite":
+            return self._within_memory
+        lite = checkpoints.find("lite")
+        network = _shared_network(lite, self.device, PRECISIONS[self.precision])
+        return FaceParser(lite, self.device, self.precision, network=network)._within_memory
 
     def _batch_size(self) -> int:
         """How many images go through the network at a time, if nobody says so."""
@@ -185,6 +294,12 @@ class FaceParser:
         return self.network(normalised.view(pixels.shape).permute(0, 3, 1, 2)).float()
 
 
+def _only(found: Found, order: str, smallest: float) -> Found:
+    """What was found without the faces that are too small, the others in order."""
+    faces = arranged(found.faces, order, smallest)
+    return replace(found, faces=faces, portrait=found.portrait and len(faces) == len(found.faces))
+
+
 @dataclass(frozen=True)
 class _Frame:
     """The network's input of ``size`` (height, width), in whose middle the image lies, resized to ``inner``."""
@@ -198,14 +313,8 @@ class _Frame:
 
     def fill(self, image: Tensor, colour: Sequence[float]) -> Tensor:
         """The image, [H, W, 3], brought into the frame; what it does not cover has the ``colour``, three in 0..1."""
-        resized = pictures.resize(image, self.inner)
-        if self.inner == self.size:
-            return resized
-        scale = 255 if image.dtype == torch.uint8 else 1
-        filled = torch.tensor(colour, device=image.device).mul(scale).to(image.dtype).repeat(*self.size, 1)
         top, left = self._corner
-        filled[top : top + self.inner[0], left : left + self.inner[1]] = resized
-        return filled
+        return padded(pictures.resize(image, self.inner), left, top, self.size, colour)
 
     def window(self, height: int, width: int) -> Window:
         """The frame in the pixels of the image, whose size this is."""

@@ -7,18 +7,21 @@ Labels and masks are rendered from them at the image's size, when they are asked
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core import rendering
-from faceparse_core.faces import Face, bounding_box, find_faces
+from faceparse_core.faces import Face, bounding_box, find_faces, framing
 from faceparse_core.labels import LABELS, NUM_LABELS, resolve
 from faceparse_core.regions import draw, extras
 from faceparse_core.rendering import Window
+from faceparse_core.windows import Look, Scene, background, nearest
 
 if TYPE_CHECKING:
     from faceparse_core.images import Images
@@ -27,13 +30,26 @@ if TYPE_CHECKING:
 NO_FACE = ("empty mask", "whole image", "last frame's", "error")
 
 
+@dataclass(frozen=True)
+class Details:
+    """An image that was parsed face by face: its ``faces`` and the ``scene`` that was put together of them."""
+
+    faces: tuple[Face, ...]
+    scene: Scene
+
+    def to(self, device: str | torch.device) -> Details:
+        looks = tuple(Look(look.logits.to(device), look.window) for look in self.scene.looks)
+        return replace(self, scene=replace(self.scene, looks=looks))
+
+
 class Parsing:
-    """The parsing of a batch of images, one window for each.
+    """The parsing of a batch of images, one window for each, or several of those that were parsed face by face.
 
     ``logits``: float32 [19, h, w] for each image, on the device that computed them; ``windows``: where each lies in
     its image; ``sizes``: (height, width) of each image. ``len(parsing)`` is the number of images, ``parsing[i]`` the
     parsing of one of them, and iterating gives these one by one. ``filled``: the indices of images whose masks are all
-    1, whatever the region (see ``where_no_face``).
+    1, whatever the region (see ``where_no_face``). ``details``: of each image None, or what was seen of its faces; that
+    lies over its logits, which are background then.
 
     What is rendered comes as CPU tensors. Images that differ in size cannot be one tensor: take ``parsing[i]``.
     """
@@ -44,9 +60,26 @@ class Parsing:
         windows: Sequence[Window],
         sizes: Sequence[tuple[int, int]],
         filled: Iterable[int] = (),
+        details: Sequence[Details | None] = (),
     ):
         self.logits, self.windows, self.sizes = list(logits), list(windows), [tuple(size) for size in sizes]
         self.filled = frozenset(filled)
+        self.details = list(details) or [None] * len(self.sizes)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Parsing]) -> Parsing:
+        """Several parsings, one after the other, as one."""
+        if len(parts) == 1:
+            return parts[0]
+        joined = cls(
+            [logits for part in parts for logits in part.logits],
+            [window for part in parts for window in part.windows],
+            [size for part in parts for size in part.sizes],
+            details=[details for part in parts for details in part.details],
+        )
+        if all("labels" in part.__dict__ for part in parts):
+            joined.labels = torch.cat([part.labels for part in parts])
+        return joined
 
     def __len__(self) -> int:
         return len(self.sizes)
@@ -56,7 +89,7 @@ class Parsing:
             raise IndexError(f"image {index} of a parsing of {len(self)}")
         index %= len(self)
         filled = [0] if index in self.filled else []
-        one = Parsing([self.logits[index]], [self.windows[index]], [self.sizes[index]], filled)
+        one = Parsing([self.logits[index]], [self.windows[index]], [self.sizes[index]], filled, [self.details[index]])
         if "labels" in self.__dict__:  # rendered already
             one.labels = self.labels[index][None]
         return one
@@ -71,61 +104,116 @@ class Parsing:
         labels = torch.empty(len(self), height, width, dtype=torch.uint8)
         for i in range(len(self)):
             labels[i] = rendering.labels(self.logits[i], self.windows[i], (height, width))
+            for look, (rows, columns), place in self._over(i):
+                size = rows.stop - rows.start, columns.stop - columns.start
+                labels[i, rows, columns] = rendering.labels(look.logits, place, size)
         return labels
 
-    def mask(self, region: str, *, soft: bool = False) -> Tensor:
+    def mask(self, region: str, *, soft: bool = False, face: int | str = "all") -> Tensor:
         """The mask of a region, float32 [B, H, W].
 
         ``region``: names of labels, groups and drawn regions joined by ``+`` and ``-``, see ``labels.resolve``. Hard
         masks are 0 or 1 by the most likely label; ``soft`` ones are the summed class probabilities, in [0, 1]: over all
         labels they add up to 1. Of a label of which a drawn region (``labels.DRAWN``) is a part, that part counts.
-        Raises ``ValueError`` for a name that does not exist.
+        ``face``: whose: ``"all"``, ``"largest"``, or the index of a face; the mask of an image that has no such face is
+        empty. Raises ``ValueError`` for a name or a face that cannot be.
         """
-        return self.masks([region], soft=soft)[0]
+        return self.masks([region], soft=soft, face=face)[0]
 
-    def masks(self, regions: Sequence[str], *, soft: bool = False) -> Tensor:
+    def masks(self, regions: Sequence[str], *, soft: bool = False, face: int | str = "all") -> Tensor:
         """The masks of several regions, float32 [R, B, H, W], in one pass: soft ones for little more than one."""
+        if not (face in ("all", "largest") or (isinstance(face, int) and face >= 0)):
+            raise ValueError(f"face must be 'all', 'largest' or an index from 0 on, not {face!r}")
         resolved = [resolve(region) for region in regions]
         chosen = torch.zeros(len(regions), NUM_LABELS)
         for row, region in zip(chosen, resolved, strict=True):
             row[list(region.ids)] = 1
         shapes = tuple({shape for region in resolved for shape in region.shapes})
         height, width = self._one_size()
-        columns = slice(0, width)
         masks = torch.empty(len(regions), len(self), height, width)
         for i in range(len(self)):
-            drawings = [draw(self.labels[i], face, shapes) for face in find_faces(self.labels[i])] if shapes else []
+            drawings = [draw(self.labels[i], one, shapes) for one in self[i].faces[0]] if shapes else []
             if soft:
-                for rows, logits in rendering.bands(self.logits[i], self.windows[i], (height, width)):
+                for rows, columns, logits in self._bands(i):
                     shares = logits.softmax(0)
-                    masks[:, i, rows] = torch.tensordot(chosen.to(logits.device), shares, 1).cpu()
-                    for mask, region in zip(masks[:, i, rows], resolved, strict=True):
+                    masks[:, i, rows, columns] = torch.tensordot(chosen.to(logits.device), shares, 1).cpu()
+                    for mask, region in zip(masks[:, i, rows, columns], resolved, strict=True):
                         for label, there, extra in extras(region, drawings, rows, columns, soft=True):
-                            mask[there] += extra * shares[label][there].cpu()
+                            mask[there] += extra * shares[label].expand_as(mask)[there].cpu()
                         mask.clamp_(0, 1)
             else:
                 for rows in rendering.row_bands((height, width), 8):
                     labels = self.labels[i, rows]
                     masks[:, i, rows] = chosen[:, labels.int()]
                     for mask, region in zip(masks[:, i, rows], resolved, strict=True):
-                        for label, there, extra in extras(region, drawings, rows, columns, soft=False):
+                        for label, there, extra in extras(region, drawings, rows, slice(0, width), soft=False):
                             mask[there] = (mask[there] + extra * (labels[there] == label)).clamp_(0, 1)
+            if face != "all":
+                self._leave_one(masks[:, i], i, face)
         masks[:, list(self.filled)] = 1
         return masks
+
+    def _bands(self, index: int) -> Iterator[tuple[slice, slice, Tensor]]:
+        """Rows, columns and logits [19, rows, columns] of an image; what comes later lies over what came before."""
+        size = self.sizes[index]
+        if self.details[index]:  # background, the same everywhere
+            yield slice(0, size[0]), slice(0, size[1]), self.logits[index]
+        else:
+            for rows, logits in rendering.bands(self.logits[index], self.windows[index], size):
+                yield rows, slice(0, size[1]), logits
+        for look, (rows, columns), place in self._over(index):
+            size = rows.stop - rows.start, columns.stop - columns.start
+            for band, logits in rendering.bands(look.logits, place, size):
+                yield slice(rows.start + band.start, rows.start + band.stop), columns, logits
+
+    def _over(self, index: int) -> Iterator[tuple[Look, tuple[slice, slice], Window]]:
+        """What lies over an image's logits: looks, the rows and columns they cover, and their windows in these."""
+        details = self.details[index]
+        for look in details.scene.looks if details else ():
+            x, y, width, height = (
+                round(v) for v in (look.window.x, look.window.y, look.window.width, look.window.height)
+            )
+            yield look, (slice(y, y + height), slice(x, x + width)), Window(0, 0, width, height)
+
+    def _leave_one(self, masks: Tensor, index: int, face: int | str) -> None:
+        """Of an image's masks [R, H, W] leave what belongs to one of its faces."""
+        faces = self[index].faces[0]
+        if face == "largest" and faces:
+            face = max(faces, key=lambda face: face.width * face.height).index
+        place = next((place for place, one in enumerate(faces) if one.index == face), None)
+        if place is None:
+            masks.zero_()
+        elif len(faces) > 1:
+            details = self.details[index]
+            if details:
+                owner, window = details.scene.owner, details.scene.window
+            else:
+                height, width = self.sizes[index]
+                window = Window(0, 0, width, height)
+                owner = nearest([framing(face) for face in faces], window)
+            alone = F.one_hot(owner.long(), len(faces)).permute(2, 0, 1).float()
+            owners = rendering.labels(alone, window, self.sizes[index])
+            for rows in rendering.row_bands(owners.shape, 8):
+                masks[:, rows] *= owners[rows] == place
 
     def repeated(self, times: int) -> Parsing:
         """The parsing of a single image as that of a batch in which it comes so many times."""
         if len(self) != 1:
             raise ValueError(f"only the parsing of a single image can be repeated, not that of {len(self)}")
         batch = Parsing(
-            self.logits * times, self.windows * times, self.sizes * times, range(times) if self.filled else ()
+            self.logits * times,
+            self.windows * times,
+            self.sizes * times,
+            range(times) if self.filled else (),
+            self.details * times,
         )
         batch.labels = self.labels.expand(times, -1, -1)
         return batch
 
     def to(self, device: str | torch.device) -> Parsing:
         """This parsing with its logits on ``device``; what is rendered already stays so."""
-        moved = Parsing([logits.to(device) for logits in self.logits], self.windows, self.sizes, self.filled)
+        details = [details and details.to(device) for details in self.details]
+        moved = Parsing([logits.to(device) for logits in self.logits], self.windows, self.sizes, self.filled, details)
         if "labels" in self.__dict__:
             moved.labels = self.labels
         return moved
@@ -145,7 +233,7 @@ class Parsing:
             return self
         if rule == "error":
             raise ValueError(f"there is no face in {_image_list(without, len(self))}")
-        result = Parsing(self.logits, self.windows, self.sizes, without if rule == "whole image" else ())
+        result = Parsing(self.logits, self.windows, self.sizes, without if rule == "whole image" else (), self.details)
         result.labels = self.labels.clone()
         last = None
         for i, there in enumerate(found):
@@ -153,10 +241,12 @@ class Parsing:
                 last = i
             elif rule == "last frame's" and last is not None:
                 result.logits[i], result.windows[i] = self.logits[last], self.windows[last]
+                result.details[i] = self.details[last]
                 result.labels[i] = self.labels[last]
             else:
                 height, width = self.sizes[i]
-                result.logits[i], result.windows[i] = _nothing(self.logits[i].device), Window(0, 0, width, height)
+                result.logits[i], result.windows[i] = background(self.logits[i].device), Window(0, 0, width, height)
+                result.details[i] = None
                 result.labels[i] = 0
         return result
 
@@ -167,12 +257,17 @@ class Parsing:
 
     @property
     def faces(self) -> list[list[Face]]:
-        """The faces of each image, ``[]`` where there is none."""
-        return [find_faces(one.labels[0]) for one in self]
+        """The faces of each image, ``[]`` where there is none; those of images that were parsed face by face are in the
+        order that was asked for, others from the largest to the smallest."""
+        return [
+            list(details.faces) if details else find_faces(one.labels[0])
+            for one, details in zip(self, self.details, strict=True)
+        ]
 
-    def boxes(self, region: str) -> list[tuple[int, int, int, int] | None]:
-        """Of each image the box of a region, (x, y, width, height) in pixels; None where it is empty."""
-        return [bounding_box(mask.any(1), mask.any(0)) for mask in self.mask(region).bool()]
+    def boxes(self, region: str, *, face: int | str = "all") -> list[tuple[int, int, int, int] | None]:
+        """Of each image the box of a region, (x, y, width, height) in pixels; None where it is empty. ``face``: whose,
+        as in ``mask``."""
+        return [bounding_box(mask.any(1), mask.any(0)) for mask in self.mask(region, face=face).bool()]
 
     def figures(self) -> list[dict]:
         """Of each image, ready for JSON: its size, its faces, and of each label that is there (the background left
@@ -236,13 +331,6 @@ class Parsing:
                 "take parsing[i] for one image, or loop over the parsing"
             )
         return self.sizes[0]
-
-
-def _nothing(device: torch.device) -> Tensor:
-    """Logits [19, 1, 1] of what is background for certain."""
-    logits = torch.full((NUM_LABELS, 1, 1), -1e4, device=device)  # finite: infinities cannot be interpolated
-    logits[0] = 0
-    return logits
 
 
 def _image_list(indices: Sequence[int], total: int) -> str:

@@ -27,12 +27,20 @@ _log = logging.getLogger("faceparse")
 
 @dataclass(frozen=True)
 class Window:
-    """The rectangle of an image that the network saw, in the image's pixels. It may reach beyond the image."""
+    """The rectangle of an image that the network saw, in the image's pixels. It may reach beyond the image.
+
+    ``angle``: by how many degrees it is turned about its centre, clockwise. Only upright ones are rendered.
+    """
 
     x: float
     y: float
     width: float
     height: float
+    angle: float = 0.0
+
+    @property
+    def centre(self) -> tuple[float, float]:
+        return self.x + self.width / 2, self.y + self.height / 2
 
 
 def labels(logits: Tensor, window: Window, size: tuple[int, int]) -> Tensor:

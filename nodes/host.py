@@ -123,14 +123,24 @@ def _node_gone() -> None:
 
 
 def parse(
-    images: Tensor, *, model: str, precision: str, resolution: int, batch_size: int
+    images: Tensor,
+    *,
+    model: str,
+    precision: str,
+    resolution: int,
+    batch_size: int,
+    faces: str | list = "auto",
+    track: bool = False,
 ) -> tuple[Parsing, FaceParser]:
     """The parsing of images [B, H, W, C] on ComfyUI's device, and the parser that did it.
 
-    ``batch_size`` 0 means as many as fit. Progress shows on the node, and an interruption is noticed after each batch.
-    The logits end up where ComfyUI keeps what goes from node to node.
+    ``faces``: ``"auto"``, ``"image"``, or of each image a list of boxes. ``track``: they are the frames of a video.
+    ``batch_size`` 0 means as many as fit.
+    Progress shows on the node, and an interruption is noticed after each batch. The logits end up where ComfyUI keeps
+    what goes from node to node.
     """
     from faceparse_core.parser import BATCH_ON_CPU, BATCH_ON_GPU, FaceParser, bytes_per_image, choose_precision
+    from faceparse_core.tracking import Tracker
 
     checkpoint = _found(model)
     device = memory.get_torch_device()
@@ -147,28 +157,20 @@ def parse(
         batch = max(1, min(batch, int(memory.get_free_memory(device)) // room))
 
     tick = Progress()
+    tracker = Tracker() if track else False
     parts = []
     for start in range(0, max(1, len(images)), _IMAGES_ON_GPU):
+        some = slice(start, start + _IMAGES_ON_GPU)
         part = parser.parse(
-            images[start : start + _IMAGES_ON_GPU],
+            images[some],
+            faces=faces if isinstance(faces, str) else faces[some],
+            track=tracker,
             batch_size=max(1, batch),
             progress=lambda done, _, start=start: tick(start + done, len(images)),
         )
         _ = part.labels  # rendered where the logits are: a GPU is quicker at it
         parts.append(part.to(memory.intermediate_device()))
-    return _joined(parts), parser
-
-
-def _joined(parts: list[Parsing]) -> Parsing:
-    if len(parts) == 1:
-        return parts[0]
-    joined = type(parts[0])(
-        [logits for part in parts for logits in part.logits],
-        [window for part in parts for window in part.windows],
-        [size for part in parts for size in part.sizes],
-    )
-    joined.labels = torch.cat([part.labels for part in parts])
-    return joined
+    return type(parts[0]).joined(parts), parser
 
 
 # ---------------------------------------------------------------------------------------------- the node that runs

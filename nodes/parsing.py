@@ -21,6 +21,9 @@ FaceParsing = io.Custom("FACE_PARSING")
 """A ``faceparse_core.Parsing``."""
 
 _CHOICES = list(dict.fromkeys([*GROUPS, *DRAWN_GROUPS, *DRAWN, *(label.title for label in LABELS)]))
+_FACES = {"auto": "auto", "whole image": "image"}
+# Whose parts are selected: as it is shown, and as the engine calls it.
+_WHOSE = {"all": "all", "largest": "largest", **{str(index): index for index in range(16)}}
 _log = logging.getLogger("faceparse")
 
 
@@ -98,6 +101,28 @@ class ParseFace(io.ComfyNode):
                     tooltip="Images that go through the model at a time; 0 is as many as fit. Lower it if memory runs "
                     "out.",
                 ),
+                io.Combo.Input(
+                    "faces",
+                    options=list(_FACES),
+                    default="auto",
+                    optional=True,
+                    tooltip="Auto finds the faces of group photos and whole scenes, parses each at its own scale and "
+                    "puts them together; close-ups are parsed whole. Choose whole image to parse every picture as one "
+                    "portrait.",
+                ),
+                io.BoundingBox.Input(
+                    "bboxes",
+                    optional=True,
+                    force_input=True,
+                    tooltip="Boxes of the faces from a detector, in place of the search.",
+                ),
+                io.Boolean.Input(
+                    "track",
+                    default=False,
+                    optional=True,
+                    tooltip="On for the frames of a video: a face keeps its number, and masks flicker less. Off for "
+                    "pictures that have nothing to do with each other.",
+                ),
             ],
             outputs=[
                 FaceParsing.Output("parsing", tooltip="For Select Labels, Preview Parsing and Parsing Info."),
@@ -112,11 +137,20 @@ class ParseFace(io.ComfyNode):
         return host.model_fingerprint(model) if isinstance(model, str) else ""
 
     @classmethod
-    def execute(cls, image, model, on_no_face, resolution=512, precision="auto", batch_size=0) -> io.NodeOutput:
+    def execute(
+        cls, image, model, on_no_face, resolution=512, precision="auto", batch_size=0, faces="auto", bboxes=None,
+        track=False,
+    ) -> io.NodeOutput:  # fmt: skip
         start = time.perf_counter()
         image = _batch(image)
         found, parser = host.parse(
-            image, model=model, precision=precision, resolution=resolution, batch_size=batch_size
+            image,
+            model=model,
+            precision=precision,
+            resolution=resolution,
+            batch_size=batch_size,
+            faces=_FACES[faces] if bboxes is None else _boxes_of_each(bboxes, len(image)),
+            track=track,
         )
         parsing = found.where_no_face(on_no_face)
         ran = f"{parser.checkpoint.name} · {parser.precision} on {parser.device}"
@@ -134,6 +168,14 @@ class ParseFace(io.ComfyNode):
             host.give(parsing.overlay(image)),
             ui={"text": [ran]},
         )
+
+
+def _boxes_of_each(bboxes, count: int) -> list[list]:
+    """Of each image its boxes: nodes give one box, the boxes of one image, or a list for each image."""
+    bboxes = [bboxes] if isinstance(bboxes, dict) else list(bboxes)
+    if not all(isinstance(boxes, (list, tuple)) for boxes in bboxes):
+        bboxes = [bboxes]
+    return bboxes * count if len(bboxes) == 1 else bboxes
 
 
 class SelectLabels(io.ComfyNode):
@@ -200,13 +242,22 @@ class SelectLabels(io.ComfyNode):
                     tooltip="Names joined by + and -, worked out from left to right. Where something stands here it "
                     "decides, and the lists above are ignored.",
                 ),
+                io.Combo.Input(
+                    "face",
+                    options=list(_WHOSE),
+                    default="all",
+                    optional=True,
+                    tooltip="Whose parts, where there are several faces: the largest has number 0. Parsing Info lists "
+                    "them.",
+                ),
             ],
             outputs=[io.Mask.Output("mask")],
         )
 
     @classmethod
-    def execute(cls, parsing, include, exclude=(), soft=False, expression="") -> io.NodeOutput:
-        return io.NodeOutput(host.give(parsing.mask(_region(include, exclude, expression), soft=soft)))
+    def execute(cls, parsing, include, exclude=(), soft=False, expression="", face="all") -> io.NodeOutput:
+        mask = parsing.mask(_region(include, exclude, expression), soft=soft, face=_WHOSE[face])
+        return io.NodeOutput(host.give(mask))
 
 
 def _region(include, exclude, expression: str) -> str:
@@ -313,7 +364,9 @@ class ParsingInfo(io.ComfyNode):
             ],
             outputs=[
                 io.String.Output("info", tooltip="JSON, a list with an entry for each image."),
-                io.BoundingBox.Output("bboxes", tooltip="Of each image a list with the box of the region, or empty."),
+                io.BoundingBox.Output(
+                    "bboxes", tooltip="Of each image a list with the box of the region, of each face one; or empty."
+                ),
                 io.Int.Output("face_count", tooltip="Faces in all images together."),
             ],
         )
@@ -321,11 +374,15 @@ class ParsingInfo(io.ComfyNode):
     @classmethod
     def execute(cls, parsing, region) -> io.NodeOutput:
         figures = parsing.figures()
-        boxes = [
-            [dict(zip(("x", "y", "width", "height"), box, strict=True), label=region, score=1.0)] if box else []
-            for box in parsing.boxes(region)
-        ]
+        names = ("x", "y", "width", "height")
         count = sum(len(image["faces"]) for image in figures)
+        most = max(len(image["faces"]) for image in figures)
+        boxes: list[list[dict]] = [[] for _ in figures]
+        for face in range(most) if most > 1 else ["all"]:
+            for image, box, found in zip(figures, parsing.boxes(region, face=face), boxes, strict=True):
+                if box:
+                    score = image["faces"][face]["score"] if most > 1 else 1.0
+                    found.append(dict(zip(names, box, strict=True), label=region, score=score))
         info = json.dumps(figures, indent=2)
         # Boxes and centres on one line each.
         info = re.sub(r"\[[\d\s.,]+\]", lambda numbers: "[" + " ".join(numbers[0][1:-1].split()) + "]", info)

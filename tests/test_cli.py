@@ -89,6 +89,39 @@ def test_json(picture, capsys):
     assert set(image["files"]) == {"labels", "overlay"}
 
 
+@pytest.fixture
+def couple(portrait, tmp_path):
+    """Two faces, the larger on the right."""
+    head = Image.open(portrait).crop((112, 4, 336, 228))
+    wall = Image.new("RGB", (900, 500), (120, 132, 140))
+    wall.paste(head, (40, 150))
+    wall.paste(head.resize((448, 448)), (400, 30))
+    wall.save(tmp_path / "two.png")
+    return tmp_path / "two.png"
+
+
+def test_one_file_a_face(couple, tmp_path, capsys):
+    assert main([str(couple), *ON_CPU, "--region", "hair", "--face", "each", "--json"]) == 0
+    (image,) = json.loads(capsys.readouterr().out)["images"]
+    assert [face["index"] for face in image["faces"]] == [0, 1] and image["faces"][0]["x"] > 400
+    larger, smaller = (np.array(Image.open(tmp_path / f"two.mask.{i}.png")) > 0 for i in (0, 1))
+    assert larger[:, 400:].any() and not larger[:, :300].any()
+    assert smaller[:, :300].any() and not smaller[:, 400:].any()
+    target = tmp_path / "one.png"
+    assert main([str(couple), *ON_CPU, "--region", "hair", "--face", "1", "-o", str(target)]) == 0
+    assert np.array_equal(np.array(Image.open(target)) > 0, smaller)
+    capsys.readouterr()
+    main([str(tmp_path), *ON_CPU, "--json"])  # masks are no input
+    assert [image["image"] for image in json.loads(capsys.readouterr().out)["images"]] == [str(couple), str(target)][
+        ::-1
+    ]
+
+
+def test_as_one_portrait(couple, capsys):
+    assert main([str(couple), *ON_CPU, "--faces", "image", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["images"][0]["labels"]
+
+
 def test_a_folder_goes_on_past_a_bad_file(picture, tmp_path, capsys):
     (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8 no picture")
     Image.new("L", (40, 30), 120).save(tmp_path / "zz.png")
@@ -126,6 +159,9 @@ def test_nothing_is_overwritten_by_accident(picture, tmp_path, capsys):
         (["--refine"], "--region"),
         (["--grow", "3"], "--region"),
         (["--region", "hair", "--feather", "-1"], "0 or more"),
+        (["--face", "largest"], "--region"),
+        (["--region", "hair", "--face", "left"], "largest"),
+        (["--faces", "all"], "image"),
         (["--precision", "fp8"], "fp16"),
         (["--fit", "squeeze"], "stretch"),
     ],

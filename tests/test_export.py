@@ -290,7 +290,7 @@ def test_the_snippet_of_the_card_runs(exported, portrait, monkeypatch):
         exec(snippet, found)
     finally:
         (folder / "portrait.jpg").unlink()
-    expected = FaceParser("lite", "cpu", "fp32", fit="stretch").parse(portrait).labels[0]
+    expected = FaceParser("lite", "cpu", "fp32", fit="stretch").parse(portrait, faces="image").labels[0]
     assert equal(torch.from_numpy(found["labels"]), expected) > 0.999
 
 

@@ -399,6 +399,46 @@ def test_labels_are_selected_without_the_model(run, parsing, monkeypatch):
         run("SelectLabels", parsing=parsing, expression="hiar")
 
 
+@pytest.fixture(scope="module")
+def couple(image) -> torch.Tensor:
+    """Two faces on a wall, the larger on the right: [1, 500, 900, 3]."""
+    wall = torch.full((1, 500, 900, 3), 0.5)
+    wall[:, 150:374, 40:264] = image
+    wall[:, 30:478, 400:848] = image.repeat_interleave(2, 1).repeat_interleave(2, 2)
+    return wall
+
+
+def test_faces_of_a_scene_are_found_and_told_apart(run, couple):
+    parsing, mask, _ = run("ParseFace", image=couple).args
+    assert len(parsing.faces[0]) == 2 and mask[0, :, 400:].any() and mask[0, :, :300].any()
+    masks = {
+        face: run("SelectLabels", parsing=parsing, include=["hair"], face=face).args[0]
+        for face in ("all", "largest", "0", "1", "2")
+    }
+    assert torch.equal(masks["largest"], masks["0"]) and torch.equal(masks["0"] + masks["1"], masks["all"])
+    assert not masks["0"][0, :, :300].any() and not masks["1"][0, :, 400:].any() and not masks["2"].any()
+    info, boxes, count = run("ParsingInfo", parsing=parsing, region="lips").args
+    assert count == 2 and [box["x"] > 400 for box in boxes[0]] == [True, False]
+    assert json.loads(info)[0]["faces"][1]["index"] == 1
+
+
+def test_boxes_of_a_detector_take_the_place_of_the_search(run, couple):
+    box = {"x": 105, "y": 220, "width": 95, "height": 110, "label": "face", "score": 0.9}
+    for bboxes in (box, [box], [[box]]):
+        parsing = run("ParseFace", image=couple, bboxes=bboxes).args[0]
+        (face,) = parsing.faces[0]
+        assert face.x < 200 and face.score == 0.9 and not parsing.mask("person")[0, :, 400:].any()
+    both = run("ParseFace", image=couple.expand(2, -1, -1, -1), bboxes=[[box], []]).args[0]
+    assert [len(found) for found in both.faces] == [1, 0]
+    with pytest.raises(ValueError, match="2 images, but lists of boxes for 3"):
+        run("ParseFace", image=couple.expand(2, -1, -1, -1), bboxes=[[box], [], []])
+
+
+def test_a_picture_can_be_parsed_as_one_portrait(run, couple):
+    parsing = run("ParseFace", image=couple, faces="whole image").args[0]
+    assert parsing.details == [None]
+
+
 def test_masks_are_combined_in_the_order_of_their_sockets(run):
     parts = {f"mask{i}": torch.full((1, 2, 2), 1.0 - i / 20) for i in (0, 10, 2)} | {"mask1": None}
     (mask,) = run("MaskCombine", masks=parts, operation="subtract").args

@@ -24,7 +24,7 @@ def evaluate(parser: FaceParser, data: Path, split: str = "val") -> Confusion:
     with tqdm(total=len(names), unit="image", disable=None, leave=False) as progress:
         for start in range(0, len(names), _AT_A_TIME):
             pairs = [read_pair(data, name) for name in names[start : start + _AT_A_TIME]]
-            parsing = parser.parse([image for image, _ in pairs])
+            parsing = parser.parse([image for image, _ in pairs], faces="image")
             for one, (_, mask) in zip(parsing, pairs, strict=True):
                 confusion.add(torch.from_numpy(mask), one.labels[0])
             progress.update(len(pairs))

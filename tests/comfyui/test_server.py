@@ -251,6 +251,20 @@ def test_crop_edit_paste_leaves_a_picture_without_a_face_alone(run, tmp_path):
     assert np.array_equal(after, grain)
 
 
+def test_group_photo_leaves_the_colours_of_one_person(run):
+    """On samples/portrait.jpg, a whole scene: a face of 100 pixels, a flag, an orange suit."""
+    after = pixels(pictures(run("group_photo"))["group_photo"])
+
+    def colour(box) -> float:
+        seen = part(after, box)
+        return float((seen.max(-1) - seen.min(-1)).mean())
+
+    assert colour((185, 40, 265, 75)) > 30, "the hair"
+    assert colour((195, 120, 215, 150)) > 30, "the cheek"
+    for box in ((0, 150, 60, 400), (60, 300, 120, 440), (380, 100, 500, 250)):
+        assert colour(box) < 3, "the flag, the suit, the shuttle"
+
+
 def test_video_batch_recolours_every_frame(run, tmp_path):
     (video,) = run("video_batch").files
     assert video.suffix == ".mp4" and video.read_bytes()[4:8] == b"ftyp"

@@ -41,6 +41,13 @@ class Mask(ComfyTypeIO):
 class BoundingBox(ComfyTypeIO):
     io_type = "BOUNDING_BOX"
 
+    class Input(WidgetInput):
+        def __init__(
+            self, id, display_name=None, optional=False, tooltip=None, socketless=True, default=None, component=None,
+            force_input=None,
+        ):  # fmt: skip
+            super().__init__(id, display_name, optional, tooltip, default)
+
 
 class Boolean(ComfyTypeIO):
     class Input(WidgetInput):

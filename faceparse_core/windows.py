@@ -1,0 +1,278 @@
+"""Windows: pieces of an image that the network sees by themselves, and how what it saw of them is put together."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faceparse_core import images as pictures
+from faceparse_core.labels import NUM_LABELS, region_ids
+from faceparse_core.rendering import Window
+
+
+def padded(image: Tensor, left: int, top: int, size: tuple[int, int], colour: Sequence[float]) -> Tensor:
+    """The image [H, W, 3] with its corner at ``left, top`` (they may be negative) of a field of ``size``, of one
+    ``colour``, three in 0..1, where the image is not."""
+    height, width = image.shape[:2]
+    if (left, top) == (0, 0) and (height, width) == size:
+        return image
+    scale = 255 if image.dtype == torch.uint8 else 1
+    field = torch.tensor(colour, device=image.device).mul(scale).to(image.dtype).repeat(*size, 1)
+    y, x = slice(max(0, top), min(size[0], top + height)), slice(max(0, left), min(size[1], left + width))
+    if y.start < y.stop and x.start < x.stop:
+        field[y, x] = image[y.start - top : y.stop - top, x.start - left : x.stop - left]
+    return field
+
+
+def cut(image: Tensor, window: Window, size: int, colour: Sequence[float]) -> Tensor:
+    """What lies in a square ``window`` of the image, [H, W, 3], upright and brought to ``size`` pixels a side.
+
+    The dtype stays. Beyond the image there is the ``colour``, three in 0..1.
+    """
+    x, y = window.centre
+    # A turned window lies within a square that is larger by a half at most.
+    reach = window.width if not window.angle else window.width * (
+        abs(math.sin(math.radians(window.angle))) + abs(math.cos(math.radians(window.angle))))  # fmt: skip
+    left, top = math.floor(x - reach / 2), math.floor(y - reach / 2)
+    side = max(1, round(reach))
+    piece = padded(image[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)],
+                   max(0, -left), max(0, -top), (side, side), colour)  # fmt: skip
+    if not window.angle:
+        return pictures.resize(piece, (size, size))
+    scaled = round(size * side / window.width)
+    piece = pictures.resize(piece, (scaled, scaled)).permute(2, 0, 1)[None].float()
+    sine, cosine = math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))
+    share = window.width / side
+    shift = 2 * (x - left) / side - 1, 2 * (y - top) / side - 1
+    theta = torch.tensor([[[cosine * share, -sine * share, shift[0]], [sine * share, cosine * share, shift[1]]]])
+    grid = F.affine_grid(theta.to(piece), (1, 3, size, size), align_corners=False)
+    upright = F.grid_sample(piece, grid, padding_mode="border", align_corners=False)[0].permute(1, 2, 0)
+    return upright.round_().to(image.dtype) if image.dtype == torch.uint8 else upright
+
+
+# ---------------------------------------------------------------------------------------------- put together
+
+# From this share of the way from the middle of a window to its border on, what was seen in it counts less and less.
+_SURE = 0.7
+# How quickly a window gives way to another whose middle is nearer.
+_NEARNESS = 6.0
+# How many cells of background around a person are left as they were seen.
+_RIM = 4
+# How many heights of a face away from its middle a label may be. What is taken for it further away is something else.
+_REACH = {
+    "eyes + brows + eyeglasses + nose + mouth_area": 0.65,
+    "skin + ears": 0.9,
+    "neck + necklace": 2.0,
+    "hair + hat + earring": 3.0,
+    "clothing": 9.0,
+}
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the network made of a window: logits, float32 [19, h, w]."""
+
+    logits: Tensor
+    window: Window
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An image put together from several looks: upright ones, to be painted over each other in order on background,
+    and whose each cell of ``window`` is: the number of the face, uint8 [h, w]."""
+
+    looks: tuple[Look, ...]
+    owner: Tensor
+    window: Window
+
+
+def compose(whole: Look, size: tuple[int, int], details: Sequence[Look]) -> Scene:
+    """One picture of what was seen of an image of ``size`` (height, width) and, more exactly, of each of its faces.
+
+    ``whole``: a window that holds the image; ``details``: of each face a square window, twice as high as the face,
+    that may be turned.
+
+    In the whole only what hangs together with a face is left; the rest is background. Over it lie the surroundings of
+    each face, those of the largest first. Where windows meet, the one whose middle is nearer counts more, and towards
+    its border each gives way to the whole, so that it ends in what lies under it.
+    """
+    whole, kept, owner = _attached(whole, [detail.window for detail in details])
+    looks = [_cropped(whole, kept, size)] if kept.any() else []
+    for detail in sorted(details, key=lambda detail: -detail.window.width):
+        place = _reached(detail.window, size)
+        if place.width <= 0 or place.height <= 0:
+            continue
+        cell = detail.window.width / detail.logits.shape[2]
+        cells = _cells((math.ceil(place.height / cell), math.ceil(place.width / cell)), place)
+        looks.append(Look(_mixed(whole, details, cells.to(whole.logits.device)), place))
+    return Scene(tuple(looks), owner, whole.window)
+
+
+def _cropped(look: Look, kept: Tensor, size: tuple[int, int]) -> Look:
+    """The part of a look that is ``kept``, bool [h, w], on whole pixels of the image."""
+    cells_down, cells_across = kept.shape
+    down, across = look.window.height / cells_down, look.window.width / cells_across
+    rows, columns = kept.any(1).nonzero().flatten(), kept.any(0).nonzero().flatten()
+    top, bottom = look.window.y + (rows[0].item() - 1) * down, look.window.y + (rows[-1].item() + 2) * down
+    left, right = look.window.x + (columns[0].item() - 1) * across, look.window.x + (columns[-1].item() + 2) * across
+    place = _reached(Window(left, top, right - left, bottom - top), size)
+    cells = _cells((math.ceil(place.height / down), math.ceil(place.width / across)), place)
+    return Look(_sampled(look, cells.to(look.logits.device)), place)
+
+
+def _mixed(base: Look, details: Sequence[Look], cells: Tensor) -> Tensor:
+    """Logits [19, h, w] at ``cells``, x and y [2, h, w]: of the details, and where they end of the base."""
+    under = _sampled(base, cells)
+    total, share, rest = torch.zeros_like(under), torch.zeros_like(under[0]), torch.ones_like(under[0])
+    away = torch.full_like(rest, torch.inf)
+    for detail in details:
+        across, down = _within(detail.window, cells)
+        edge = torch.maximum(across.abs(), down.abs())
+        if edge.min() >= 1:
+            continue
+        inside = ((1 - edge) / (1 - _SURE)).clamp(0, 1)
+        distance = torch.hypot(across, down)
+        weight = inside * torch.exp(-_NEARNESS * distance.square())
+        total += weight * _sampled(detail, cells)
+        share += weight
+        rest *= 1 - inside
+        away = torch.minimum(away, distance)
+    mixed = torch.where(share > 0, torch.lerp(total / share.clamp_min(1e-12), under, rest), under)
+    return mixed.masked_fill_(away > _reach(away.device)[:, None, None], -20)
+
+
+def _cells(cells: Sequence[int], window: Window) -> Tensor:
+    """The centres of cells in an upright window, x and y in the image's pixels, float32 [2, h, w]."""
+    x = window.x + (torch.arange(cells[1], dtype=torch.float32) + 0.5) * (window.width / cells[1])
+    y = window.y + (torch.arange(cells[0], dtype=torch.float32) + 0.5) * (window.height / cells[0])
+    return torch.stack(torch.meshgrid(x, y, indexing="xy"))
+
+
+def resampled(look: Look, like: Look) -> Look:
+    """A look brought to the window and the cells of another."""
+    window, (height, width) = like.window, like.logits.shape[1:]
+    x, y = window.centre
+    across, down = _cells((height, width), Window(-window.width / 2, -window.height / 2, window.width, window.height))
+    sine, cosine = math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))
+    points = torch.stack([x + cosine * across - sine * down, y + sine * across + cosine * down])
+    return Look(_sampled(look, points.to(look.logits.device)), window)
+
+
+def _within(window: Window, points: Tensor) -> tuple[Tensor, Tensor]:
+    """Where points, x and y [2, …], lie in a window: from -1 to 1 across and down, along its own axes."""
+    x, y = points[0] - window.centre[0], points[1] - window.centre[1]
+    sine, cosine = math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))
+    return (cosine * x + sine * y) / (window.width / 2), (cosine * y - sine * x) / (window.height / 2)
+
+
+def _sampled(look: Look, points: Tensor) -> Tensor:
+    """Logits at points, x and y [2, H, W], of the image: [19, H, W]."""
+    grid = torch.stack(_within(look.window, points), dim=-1)[None]
+    return F.grid_sample(look.logits[None], grid, padding_mode="border", align_corners=False)[0]
+
+
+def _reached(window: Window, size: tuple[int, int]) -> Window:
+    """The upright window of the pixels of an image that a window, which may be turned, reaches."""
+    sine, cosine = abs(math.sin(math.radians(window.angle))), abs(math.cos(math.radians(window.angle)))
+    x, y = window.centre
+    wide, high = cosine * window.width + sine * window.height, sine * window.width + cosine * window.height
+    left, top = max(0, math.floor(x - wide / 2)), max(0, math.floor(y - high / 2))
+    right, bottom = min(size[1], math.ceil(x + wide / 2)), min(size[0], math.ceil(y + high / 2))
+    return Window(left, top, right - left, bottom - top)
+
+
+def _attached(whole: Look, faces: Sequence[Window]) -> tuple[Look, Tensor, Tensor]:
+    """The whole with nothing but background where nothing hangs together with a face; where something does, bool
+    [h, w]; and whose each cell is, uint8 [h, w]."""
+    device = whole.logits.device
+    nothing = background(device, 20)
+    if not faces:
+        return Look(nothing, whole.window), torch.zeros(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.uint8)
+    away, owner = _distances(faces, _cells(whole.logits.shape[1:], whole.window).to(device)).min(0)
+    labels = whole.logits.max(0).indices
+    person = ((labels > 0) & (away <= _reach(device)[labels])).cpu().numpy()
+    pieces, count = connected(person)
+    near, owner = (away < 0.5).cpu().numpy(), owner.cpu().numpy()
+    # The faces that each piece holds, as a table.
+    holds = np.zeros((count + 1, len(faces)), dtype=bool)
+    holds[pieces[near], owner[near]] = True
+    holds[0] = False
+    keep = holds.any(1)[pieces]
+    # A piece with one face is of that person, however near the next is.
+    alone = (holds.sum(1) == 1)[pieces]
+    owner[alone] = holds.argmax(1)[pieces[alone]]
+    # With a rim, in which the background stays as uncertain as it was seen, and which belongs to whom it surrounds.
+    kept, owner = torch.from_numpy(keep), torch.from_numpy(owner).to(torch.uint8)
+    free = torch.from_numpy(~person)
+    for _ in range(_RIM):
+        wider = F.max_pool2d(torch.where(kept, owner + 1.0, 0.0)[None], 3, 1, 1)[0]
+        rim = (wider > 0) & ~kept & free
+        owner = torch.where(rim, (wider - 1).to(torch.uint8), owner)
+        kept = kept | rim
+    logits = torch.where(kept.to(device), whole.logits, nothing)
+    return Look(logits, whole.window), kept, owner
+
+
+def _reach(device: torch.device) -> Tensor:
+    """``_REACH`` of each label, [19]; the background is everywhere."""
+    reach = torch.full((NUM_LABELS,), torch.inf)
+    for region, most in _REACH.items():
+        reach[list(region_ids(region))] = most
+    return reach.to(device)
+
+
+def _distances(faces: Sequence[Window], points: Tensor) -> Tensor:
+    """How far points, x and y [2, h, w], are from each of the faces, in heights of the face: [faces, h, w]."""
+    return torch.stack([torch.hypot(*_within(window, points)) for window in faces])
+
+
+def nearest(faces: Sequence[Window], window: Window) -> Tensor:
+    """Of each cell of an upright window the number of the nearest face, uint8 [128, 128]."""
+    return _distances(faces, _cells((128, 128), window)).argmin(0).to(torch.uint8)
+
+
+def background(device: torch.device, certainty: float = 1e4) -> Tensor:
+    """Logits [19, 1, 1] of what is background for certain, or as certain as a network is of what it sees."""
+    logits = torch.full((NUM_LABELS, 1, 1), -certainty, device=device)  # finite: infinities cannot be interpolated
+    logits[0] = 0
+    return logits
+
+
+def connected(mask: np.ndarray) -> tuple[np.ndarray, int]:
+    """The pieces of a mask, bool [h, w], that hang together, corners too: int [h, w], 1 and up, 0 outside; how many.
+
+    Runs of each row, joined with those that they touch in the row before. (What scipy's ``label`` does, whose import
+    takes longer than parsing an image.)
+    """
+    height, width = mask.shape
+    edges = np.diff(np.pad(mask, ((0, 0), (1, 1))).astype(np.int8), axis=1)
+    # Places as one number, with room between the rows: everything stays in order.
+    row, column = np.nonzero(edges == 1)
+    starts = row * (width + 3) + column
+    ends = row * (width + 3) + np.nonzero(edges == -1)[1]
+    first = np.searchsorted(ends, starts - (width + 3), side="left")
+    count = np.searchsorted(starts, ends - (width + 3), side="right") - first
+    count = np.maximum(count, 0)
+    lower = np.repeat(np.arange(len(starts)), count)
+    upper = np.arange(len(lower)) - np.repeat(np.cumsum(count) - count, count) + np.repeat(first, count)
+    root = np.arange(len(starts))
+    while True:
+        lowest = np.minimum(root[lower], root[upper])
+        joined = root.copy()
+        np.minimum.at(joined, root[lower], lowest)
+        np.minimum.at(joined, root[upper], lowest)
+        while not np.array_equal(joined, joined[joined]):
+            joined = joined[joined]
+        if np.array_equal(joined, root):
+            break
+        root = joined
+    names, piece = np.unique(root, return_inverse=True)
+    labels = np.zeros(mask.shape, dtype=np.int64)
+    labels[mask] = np.repeat(piece + 1, ends - starts)
+    return labels, len(names)
