@@ -63,8 +63,9 @@ def load(images: Images) -> list[Tensor]:
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize an image ``[H, W, 3]`` (uint8, or float 0..1) to ``size`` = (height, width); the dtype and device stay.
 
-    Bilinear with antialias, as Pillow and the published processor do: uint8 results are within 1/255 of theirs. The
-    work memory is that of the result at the image's height; no float copy is made of a big uint8 image.
+    Bilinear with antialias, as Pillow and the published processor do: uint8 results are, as theirs, within 1/255 of
+    the exact ones. The work memory is that of the result at the image's height; no float copy is made of a big uint8
+    image.
     """
     height, width = size
     if height < 1 or width < 1:
