@@ -209,7 +209,7 @@ def _attached(whole: Look, faces: Sequence[Window]) -> tuple[Look, Tensor, Tenso
     owner[alone] = holds.argmax(1)[pieces[alone]]
     # With a rim, in which the background stays as uncertain as it was seen, and which belongs to whom it surrounds.
     kept, owner = torch.from_numpy(keep), torch.from_numpy(owner).to(torch.uint8)
-    free = torch.from_numpy(~person)
+    free = (labels == 0).cpu()  # what is too far from its face to be what it looks like is no part of the rim
     for _ in range(_RIM):
         wider = F.max_pool2d(torch.where(kept, owner + 1.0, 0.0)[None], 3, 1, 1)[0]
         rim = (wider > 0) & ~kept & free

@@ -255,13 +255,22 @@ def test_a_window_ends_in_what_lies_under_it():
     """Hair all over a picture and in the window of a face alike: no trace of the window's border."""
     hair = torch.full((NUM_LABELS, 32, 32), -5.0)
     hair[13] = 5
-    window = Window(60, 60, 80, 80, 30.0)
-    scene = compose(Look(hair, Window(0, 0, 200, 200)), (200, 200), [Look(hair, window)])
+    window = Window(40, 40, 80, 80, 30.0)
+    scene = compose(Look(hair, Window(0, 0, 160, 160)), (160, 160), [Look(hair, window)])
     for look in scene.looks:
         assert (look.logits.max(0).indices == 13).all()
     assert len(scene.looks) == 2
     for label in (0, 13):
         assert torch.allclose(scene.looks[1].logits[label], hair[label, 0, 0], atol=1e-4)
+
+
+def test_what_is_too_far_from_a_face_to_be_what_it_looks_like_is_background():
+    skin, face = torch.full((NUM_LABELS, 40, 40), -5.0), Window(80, 80, 40, 40)
+    skin[1] = 5
+    skin[3, 24:] = 8  # "glasses" below the face, down to the border
+    scene = compose(Look(skin, Window(0, 0, 200, 200)), (200, 200), [Look(skin[:, 16:24, 16:24], face)])
+    assert not any((look.logits.max(0).indices == 3).any() for look in scene.looks)
+    assert any((look.logits.max(0).indices == 1).any() for look in scene.looks)
 
 
 def test_what_does_not_hang_together_with_a_face_is_background():
