@@ -21,6 +21,7 @@ from torch import Tensor
 
 from faceparse_core.faces import Face
 from faceparse_core.labels import DRAWN, GROUPS, NUM_LABELS, Region, region_ids
+from faceparse_core.rendering import samples
 
 # Where a part lies along the axis from the eyes (0) to the mouth (1), for axes where something is missing.
 _NOSE_LEVEL, _BROW_LEVEL = 0.37, -0.23
@@ -77,8 +78,10 @@ class Drawing:
     def shown(self, name: str, rows: slice, columns: slice, *, soft: bool) -> Tensor:
         """A shape in rows and columns of the rectangle at the picture's size, float32; 0 or 1 unless ``soft``."""
         shape = self.shapes[name]
-        upper, lower, down = _samples(rows, self.height, shape.shape[0])
-        left, right, across = _samples(columns, self.width, shape.shape[1])
+        upper, lower, down = (each[rows] for each in samples(self.height, 0, self.height, len(shape), shape.device))
+        left, right, across = (
+            each[columns] for each in samples(self.width, 0, self.width, shape.shape[1], shape.device)
+        )
         tall = torch.lerp(shape[upper], shape[lower], down[:, None])
         values = torch.lerp(tall[:, left], tall[:, right], across)
         return values if soft else (values >= 0.5).float()
@@ -493,10 +496,3 @@ def _blurred(shapes: Tensor, sigma: float) -> Tensor:
     padded = torch.nn.functional.pad(shapes[:, None], (reach, reach, reach, reach), mode="replicate")
     wide = torch.nn.functional.conv2d(padded, kernel[None, None, :, None])
     return torch.nn.functional.conv2d(wide, kernel[None, None, None, :])[:, 0].clamp_(0, 1)
-
-
-def _samples(part: slice, pixels: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For these of the pixels, over which the cells are laid: two cells for each, and the second one's share."""
-    position = ((torch.arange(part.start, part.stop) + 0.5) * (cells / pixels) - 0.5).clamp(0, cells - 1)
-    lower = position.floor().long()
-    return lower, (lower + 1).clamp_max(cells - 1), position - lower

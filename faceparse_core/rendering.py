@@ -51,8 +51,8 @@ def labels(logits: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
     """
     height, width = size
     _, cells_down, cells_across = logits.shape
-    across = _samples(width, window.x, window.width, cells_across, logits.device)
-    down = _samples(height, window.y, window.height, cells_down, logits.device)
+    across = samples(width, window.x, window.width, cells_across, logits.device)
+    down = samples(height, window.y, window.height, cells_down, logits.device)
     if logits.device.type == "cuda" and (kernel := _triton_kernel()):
         return kernel(logits.contiguous(), across, down)
     best = logits.max(0).indices.to(torch.uint8)
@@ -94,7 +94,7 @@ def _triton_kernel() -> Callable | None:
         from faceparse_core import rendering_triton
 
         unit = torch.zeros(1, 1, 1, device="cuda")
-        one = _samples(1, 0, 1, 1, unit.device)
+        one = samples(1, 0, 1, 1, unit.device)
         rendering_triton.labels(unit, one, one)
     except Exception as error:  # Triton compiles here, with compilers and drivers that raise what they like
         _log.warning("Triton does not work here, labels are rendered by PyTorch: %s", error)
@@ -105,8 +105,8 @@ def _triton_kernel() -> Callable | None:
 def bands(logits: Tensor, window: Window, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
     """Rows of the image, from the top down, and their logits, [labels, rows, W], from ``logits`` [labels, h, w]."""
     height, width = size
-    across = _samples(width, window.x, window.width, logits.shape[2], logits.device)
-    down = _samples(height, window.y, window.height, logits.shape[1], logits.device)
+    across = samples(width, window.x, window.width, logits.shape[2], logits.device)
+    down = samples(height, window.y, window.height, logits.shape[1], logits.device)
     wide = torch.lerp(logits[:, :, across.first], logits[:, :, across.second], across.share)
     for rows in _parts(height, width * len(logits) * logits.element_size(), logits.device):
         yield (
@@ -135,7 +135,7 @@ class _Samples(NamedTuple):
     share: Tensor
 
 
-def _samples(pixels: int, start: float, length: float, cells: int, device: torch.device) -> _Samples:
+def samples(pixels: int, start: float, length: float, cells: int, device: torch.device) -> _Samples:
     """The ``cells`` cover the pixels from ``start`` over ``length``; beyond the outer centres the border repeats."""
     centres = torch.arange(pixels, dtype=torch.float64) + 0.5
     position = ((centres - start) * (cells / length) - 0.5).clamp(0, cells - 1)

@@ -81,6 +81,6 @@ def test_the_kernel_for_gpus_gives_the_same_labels(monkeypatch):
     from faceparse_core import rendering_triton
 
     logits, window, size = torch.randn(_LABELS, 24, 20), Window(-30, -9, 600, 90), (64, 513)
-    across = rendering._samples(size[1], window.x, window.width, 20, logits.device)
-    down = rendering._samples(size[0], window.y, window.height, 24, logits.device)
+    across = rendering.samples(size[1], window.x, window.width, 20, logits.device)
+    down = rendering.samples(size[0], window.y, window.height, 24, logits.device)
     assert torch.equal(rendering_triton.labels(logits, across, down), rendering.labels(logits, window, size))
