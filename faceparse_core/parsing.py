@@ -17,7 +17,7 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core import rendering
-from faceparse_core.faces import Face, bounding_box, find_faces, framing
+from faceparse_core.faces import Face, bounding_box, find_faces, framing, has_face
 from faceparse_core.labels import LABELS, NUM_LABELS, resolve
 from faceparse_core.regions import draw, extras
 from faceparse_core.rendering import Window
@@ -227,7 +227,10 @@ class Parsing:
         """
         if rule not in NO_FACE:
             raise ValueError(f"unknown rule {rule!r} for images without a face: choose one of {', '.join(NO_FACE)}")
-        found = [bool(faces) for faces in self.faces]
+        found = [
+            bool(details.faces) if details else has_face(labels)
+            for labels, details in zip(self.labels, self.details, strict=True)
+        ]
         without = [i for i, there in enumerate(found) if not there]
         if not without:
             return self
