@@ -791,7 +791,9 @@ def save(
         config["label2id"] = {name: index for index, name in enumerate(names)}
         del config["num_labels"]  # transformers counts the names
         _write(path / "config.json", _json_bytes(config))
-        _write(path / "preprocessor_config.json", _json_bytes(_segformer_preprocessor(header)))
+        side = int(header.get("resolution", Checkpoint.resolution))
+        preprocessor = preprocessor_config(side, Checkpoint.mean, Checkpoint.std)
+        _write(path / "preprocessor_config.json", _json_bytes(preprocessor))
     _write(path if alone else path / _WEIGHTS, safetensors.torch.save(tensors, header))
     return path
 
@@ -806,8 +808,8 @@ def _as_saved(key, tensor, dtype):
     return saved
 
 
-def _segformer_preprocessor(metadata):
-    side = int(metadata.get("resolution", Checkpoint.resolution))
+def preprocessor_config(side: int, mean: Sequence[float], std: Sequence[float]) -> dict:
+    """What transformers' preprocessor_config.json says for images stretched to ``side`` pixels and normalised so."""
     return {
         "image_processor_type": "SegformerImageProcessor",
         "do_resize": True,
@@ -816,8 +818,8 @@ def _segformer_preprocessor(metadata):
         "do_rescale": True,
         "rescale_factor": 1 / 255,
         "do_normalize": True,
-        "image_mean": list(Checkpoint.mean),
-        "image_std": list(Checkpoint.std),
+        "image_mean": list(mean),
+        "image_std": list(std),
         "do_reduce_labels": False,
     }
 

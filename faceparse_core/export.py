@@ -140,7 +140,9 @@ def export(
         if passed:
             side = resolution or checkpoint.resolution
             _write_json(folder / "config.json", config)
-            _write_json(folder / "preprocessor_config.json", _preprocessor(checkpoint, side))
+            preprocessor = checkpoints.preprocessor_config(side, checkpoint.mean, checkpoint.std)
+            preprocessor["feature_extractor_type"] = "SegformerFeatureExtractor"  # what older versions look for
+            _write_json(folder / "preprocessor_config.json", preprocessor)
             (folder / "README.md").write_text(_card(checkpoint, passed, resolution, trial.scope), encoding="utf-8")
             _move(folder, out)
     return results
@@ -294,22 +296,6 @@ def _config(checkpoint: Checkpoint, network: nn.Module) -> dict:
         "id2label": {str(index): name for index, name in enumerate(names)},
         "label2id": {name: index for index, name in enumerate(names)},
         _OURS: {"architecture": checkpoint.architecture, "source": checkpoint.name, "version": __version__},
-    }
-
-
-def _preprocessor(checkpoint: Checkpoint, side: int) -> dict:
-    return {
-        "image_processor_type": "SegformerImageProcessor",
-        "feature_extractor_type": "SegformerFeatureExtractor",  # what older versions look for
-        "do_resize": True,
-        "size": {"height": side, "width": side},
-        "resample": 2,
-        "do_rescale": True,
-        "rescale_factor": 1 / 255,
-        "do_normalize": True,
-        "image_mean": list(checkpoint.mean),
-        "image_std": list(checkpoint.std),
-        "do_reduce_labels": False,
     }
 
 
