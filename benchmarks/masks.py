@@ -1,16 +1,18 @@
 """Masks: time and exactness of the morphology, and how near refined hair comes to the truth.
 
 ``python -m benchmarks.masks [DATA] [--only morphology,refine,hair,enlarged] [--images 50] [--threads 2]``. DATA is a
-folder with images/, masks/ and val.txt. Times are the best of five, in this process; quiet the machine first.
+folder with images/, masks/ and val.txt. Times are medians of nine, taken in turns; quiet the machine first.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -50,13 +52,15 @@ def main() -> None:
         _enlarged(args)
 
 
-def _best(work: Callable[..., object], *given, times: int = 5) -> float:
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work(*given)
-        seconds.append(time.perf_counter() - start)
-    return min(seconds)
+def _times(*works: Callable[[], object], rounds: int = 9) -> list[float]:
+    """The median time of each, done in turns: what else the machine does meets all of them alike."""
+    seconds = [[] for _ in works]
+    for _ in range(rounds):
+        for work, so_far in zip(works, seconds, strict=True):
+            start = time.perf_counter()
+            work()
+            so_far.append(time.perf_counter() - start)
+    return [statistics.median(one) for one in seconds]
 
 
 # ---------------------------------------------------------------------------------------------- morphology
@@ -73,12 +77,16 @@ def _morphology() -> None:
     soft, wide = _disc(_SIZE, 400), _disc(_SIZE, 400, 30)
     hard = (soft > 0.5).float()
     outside = hard.numpy() == 0
-    transform = _best(ndimage.distance_transform_edt, outside)
-    print(f"{_SIZE}x{_SIZE}: one scipy.ndimage.distance_transform_edt {transform:.3f} s; in units of it:")
+    print(f"{_SIZE}x{_SIZE}, in units of one scipy.ndimage.distance_transform_edt:")
     for name, mask in (("hard", hard), ("1 pixel", soft), ("30 pixels", wide)):
         for step, work in (("grow", masks.grown), ("feather", masks.feathered)):
-            near, far = (_best(work, mask, radius) / transform for radius in (5, 500))
-            print(f"  {step:7} an edge of {name:9}: by 5 {near:.2f}, by 500 {far:.2f}, ratio {far / near:.1f}")
+            transform, near, far = _times(
+                partial(ndimage.distance_transform_edt, outside), partial(work, mask, 5), partial(work, mask, 500)
+            )
+            print(
+                f"  {step:7} an edge of {name:9}: by 5 {near / transform:.2f}, by 500 {far / transform:.2f}, "
+                f"ratio {far / near:.1f} (that one {transform:.3f} s)"
+            )
     exact = ndimage.distance_transform_edt(outside)
     found, _ = distances.border_pixels(~outside[None]).distances(0, 1e6)
     print(f"  distances, greatest difference from scipy's: {np.abs(found[0] - exact)[outside].max():.2f} pixels")
@@ -91,10 +99,10 @@ def _morphology() -> None:
     blobs = ndimage.gaussian_filter(rng.random((_SIZE, _SIZE), dtype=np.float32), 6)
     for name, image in (("disc", ~outside), ("blobs", blobs > np.quantile(blobs, 0.6))):
         mask = torch.from_numpy(image.astype(np.float32))
-        ours, scipys = _best(masks.filled, mask), _best(ndimage.binary_fill_holes, image)
+        ours, scipys = _times(partial(masks.filled, mask), partial(ndimage.binary_fill_holes, image))
         same = np.array_equal(masks.filled(mask)[0].numpy() > 0, ndimage.binary_fill_holes(image))
         print(f"fill holes of {name}: {ours:.3f} s, scipy {scipys:.3f} s, equal: {same}")
-        ours, scipys = _best(_our_large_parts, mask), _best(_large_parts, image)
+        ours, scipys = _times(partial(_our_large_parts, mask), partial(_large_parts, image))
         same = np.array_equal(_our_large_parts(mask)[0].numpy() > 0, _large_parts(image))
         print(f"parts of {name}: {ours:.3f} s, scipy {scipys:.3f} s, equal: {same}")
 

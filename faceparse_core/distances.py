@@ -1,24 +1,25 @@
 """Euclidean distances from the edges of masks, to a fraction of a pixel, at a cost that hardly depends on the reach.
 
 An edge is a set of points: where a mask passes a level, found between the centres of pixels, so that a soft edge is as
-good as a finer picture. A k-d tree finds the nearest point for the centres of large cells; cells that are too near, or
-whose neighbours found points elsewhere, are split, in the end into pixels. The pixels of the others choose among the
-points that their cell and its neighbours found.
+good as a finer picture. A k-d tree finds the nearest points for the corners of large cells. Between them distances
+change almost linearly; cells where they do not, because they are too near or lie between two parts of the edge, are
+split, in the end into pixels.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 import numpy as np
 
-_LARGEST, _SMALLEST = 32, 8
+_LARGEST, _SMALLEST = 32, 2
+# Nearer than this each pixel asks for its own nearest point; farther off so much may be wrong, in pixels.
+EXACT, _TOLERANCE = 3.0, 0.48
 _NOWHERE = 1e6
 _TIE = 1e-7
-_SIDES = ((-1, 0), (1, 0), (0, -1), (0, 1))
-_CORNERS = ((-1, -1), (-1, 1), (1, -1), (1, 1))
-_PIXELS_AT_A_TIME = 1 << 16
+_CORNERS = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
+_MIDDLES = ([0, 1], [2, 3], [0, 2], [1, 3], [0, 1, 2, 3])  # of which corners
+_PIXELS_AT_A_TIME = 1 << 17
 
 
 class Edge:
@@ -37,7 +38,7 @@ class Edge:
         plane = self._in_plane(frames, points)
         # Of points that are equally near always the same one is to be found, whatever else is in the batch.
         plane += _TIE * np.sin(points @ [[12.9898, 39.425], [78.233, 19.873]])
-        self._tree = cKDTree(plane, balanced_tree=False, compact_nodes=False)
+        self._tree = cKDTree(plane, leafsize=32, balanced_tree=False, compact_nodes=False)
 
     def __len__(self) -> int:
         return len(self.points)
@@ -55,40 +56,45 @@ class Edge:
             workers=torch.get_num_threads(),
         )
 
-    def distances(self, low: float, high: float, *, indices: bool = False) -> tuple[np.ndarray, np.ndarray | None]:
-        """The distance of each pixel from the edge of its mask, float32 [B, H, W], where it is in ``low`` .. ``high``.
+    def distances(self, low: float, high: float, *, indices: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """The distance of each pixel from the edge of its mask, float32 [B, H, W], and the edge's point there.
 
-        Exact near the edge and never too small; far from it half a pixel too large at most. Pixels nearer than ``low``
-        may be given as 0, those farther than ``high`` as inf. With ``indices`` also the point that is meant, int32
-        [B, H, W], where there is a distance other than 0 and inf.
+        Exact up to ``EXACT`` pixels, beyond it within half a pixel. Pixels nearer than ``low`` may be given as 0, those
+        farther than ``high`` as inf. The points, int32 [B, H, W], are told up to ``EXACT`` pixels and with ``indices``
+        wherever there is a distance other than 0 and inf; elsewhere they mean nothing.
         """
         batch, height, width = self.shape
         down, across = -(-height // _LARGEST), -(-width // _LARGEST)
         found = np.full((batch, down * _LARGEST, across * _LARGEST), np.inf, dtype=np.float32)
-        chosen = np.zeros(found.shape, dtype=np.int32) if indices else None
-        size, near_points = _LARGEST, np.full((batch, down, across), len(self), dtype=np.int32)
-        cells = np.indices(near_points.shape).reshape(3, -1)
+        chosen = np.zeros(found.shape, dtype=np.int32)
+        size, grid = _LARGEST, _Corners(self, batch, down + 1, across + 1)
+        cells = np.indices((batch, down, across)).reshape(3, -1)
         while cells.size and len(self):
-            half = size / math.sqrt(2)  # of the diagonal
-            to_cell, near = self.nearest(cells[0], cells[1:].T * size + (size - 1) / 2, high + half)
-            near_points[tuple(cells)] = near
+            half = size / math.sqrt(2)  # of the diagonal: so near is the nearest corner to any pixel
+            to_corners, near = grid.look_up(cells, size, high + 3 * half)
+            least, greatest = to_corners.min(axis=0), to_corners.max(axis=0)
             found_at = _blocks(found, size)
-            within = to_cell + half <= low
+            within = greatest + half <= low
             found_at[_index(cells[:, within])] = 0
-            open_ones = np.isfinite(to_cell) & ~within
-            # A neighbour's point is half its size to the side: beyond this distance that makes less than 0.5.
-            split = open_ones & ((to_cell < size**2 / 2 + half) | self._is_torn(cells, to_cell, near_points, size))
-            self._fill(cells[:, open_ones & ~split], near_points, size, found_at, chosen)
+            is_open = (least - half <= high) & ~within
+            cells, to_corners, near, least = cells[:, is_open], to_corners[:, is_open], near[:, is_open], least[is_open]
+            # A point right between two corners is told size² / 8 / distance too much at most, a chord for an arc, and
+            # twice as much too little if another part of the edge begins there.
+            split = least < max(size**2 / 4 / _TOLERANCE, EXACT + half)
+            split[~split] = self._is_bent(cells[:, ~split], size, to_corners[:, ~split], near[:, ~split])
+            whole = ~split
+            found_at[_index(cells[:, whole])] = _interpolated(to_corners[:, whole], size)
+            if indices:
+                self._choose(cells[:, whole], near[:, whole], size, chosen)
             cells = cells[:, split]
             if size == _SMALLEST:
                 self._fill_exactly(cells, size, found_at, chosen, high)
                 break
             size //= 2
-            near_points = near_points.repeat(2, 1).repeat(2, 2)
+            grid = grid.finer()
             cells = np.stack([cells[0], cells[1] * 2, cells[2] * 2])
-            cells = np.concatenate([cells + np.array([[0], [i], [j]]) for i in (0, 1) for j in (0, 1)], axis=1)
-        found[found > high] = np.inf
-        return found[:, :height, :width], None if chosen is None else chosen[:, :height, :width]
+            cells = np.concatenate([cells + np.array([[0], [i], [j]]) for i, j in _CORNERS], axis=1)
+        return found[:, :height, :width], chosen[:, :height, :width]
 
     def _in_plane(self, frames: np.ndarray, points: np.ndarray) -> np.ndarray:
         plane = np.asarray(points, dtype=np.float64).copy()
@@ -96,45 +102,45 @@ class Edge:
         return plane
 
     def _point(self, indices: np.ndarray) -> np.ndarray:
-        """Points by their indices; the one after the last is where there is none."""
-        return np.append(self.points, np.float32([[_NOWHERE, _NOWHERE]]), axis=0)[indices]
+        """Rows and columns of points by their indices; the one after the last is where there is none."""
+        return np.append(self.points.T, np.full((2, 1), _NOWHERE, dtype=np.float32), axis=1).take(indices, axis=1)
 
-    def _is_torn(self, cells: np.ndarray, to_cell: np.ndarray, near_points: np.ndarray, size: int) -> np.ndarray:
-        """Whether neighbours of these cells see their nearest points in directions too different from the cells' own.
+    def _is_bent(self, cells: np.ndarray, size: int, to_corners: np.ndarray, near: np.ndarray) -> np.ndarray:
+        """Whether distances in these cells are far from linear, because the corners see different parts of the edge.
 
-        For directions that differ by an angle, a pixel between them is told size * angle / 8 too much at most. At the
-        border of the image there is nobody to ask.
+        If their points lie close together, what tells is how much the slopes at the corners promise for the middle of
+        the cell and of its sides; if not, how far these are from the points.
         """
-        limit = np.maximum(2 * size, 3 / size * to_cell)
-        own = self._point(near_points[tuple(cells)])
-        rows, columns = near_points.shape[1:]
-        torn = (cells[1] % (rows - 1 or 1) == 0) | (cells[2] % (columns - 1 or 1) == 0)
-        for neighbour in _neighbours(cells, near_points, _SIDES + _CORNERS):
-            away = np.abs(self._point(neighbour) - own).max(axis=1)
-            torn |= (away > limit) & (neighbour < len(self))
-        return torn
+        corners = (cells[1:, None] + _CORNERS.T[..., None]).astype(np.float32) * size
+        points = self._point(near)
+        slopes = (corners - points) / to_corners
+        together = np.ptp(points, axis=1).max(axis=0) < 1.5 * size
+        bent = np.zeros(cells.shape[1], dtype=bool)
+        for among in _MIDDLES:
+            way = size * (_CORNERS[among].mean(axis=0) - _CORNERS[among]).astype(np.float32)
+            promised = to_corners[among] + (slopes[:, among] * way.T[..., None]).sum(axis=0)
+            away = points[:, among] - corners[:, among].mean(axis=1, keepdims=True)
+            most = np.where(together, promised.min(axis=0), np.sqrt(np.square(away).sum(axis=0).min(axis=0)))
+            # Where two slopes meet elsewhere, more is missed than in the middle.
+            bent |= most - to_corners[among].mean(axis=0) > _TOLERANCE / 4
+        return bent
 
-    def _fill(self, cells: np.ndarray, near_points: np.ndarray, size: int, found_at, chosen) -> None:
-        """The least distance from the points of a cell and of its neighbours, for each pixel of the cells.
+    def _choose(self, cells: np.ndarray, near: np.ndarray, size: int, chosen: np.ndarray) -> None:
+        """The nearest of the points of a cell's corners, for each pixel of the cells.
 
         |pixel - point|² is |pixel|² and a linear function of the pixel: one small product for all pixels of a cell.
         """
-        offsets = np.indices((size, size), dtype=np.float32).reshape(2, -1) - (size - 1) / 2
-        linear, squares = np.vstack([-2 * offsets, np.ones_like(offsets[:1])]), np.square(offsets).sum(0)
-        for part in np.array_split(cells, -(-cells.shape[1] * size**2 // _PIXELS_AT_A_TIME) or 1, axis=1):
-            centres = part[1:].T * np.float32(size) + np.float32((size - 1) / 2)
-            best = np.full((part.shape[1], size**2), np.inf, dtype=np.float32)
-            which = np.zeros(best.shape, dtype=np.int32) if chosen is not None else None
-            for candidate in (near_points[tuple(part)], *_neighbours(part, near_points, _SIDES + _CORNERS)):
-                away = self._point(candidate) - centres
-                result = np.column_stack([away, np.square(away).sum(1)]) @ linear
-                if which is not None:
-                    np.copyto(which, candidate[:, None], where=result < best)
-                np.minimum(best, result, out=best)
-            best += squares
-            found_at[_index(part)] = np.sqrt(best.clip(0, out=best), out=best).reshape(-1, size, size)
-            if which is not None:
-                _blocks(chosen, size)[_index(part)] = which.reshape(-1, size, size)
+        offsets = np.indices((size, size), dtype=np.float32).reshape(2, -1)
+        linear = np.vstack([-2 * offsets, np.ones_like(offsets[:1])])
+        parts = -(-cells.shape[1] * size**2 // _PIXELS_AT_A_TIME) or 1
+        for part, points in zip(np.array_split(cells, parts, axis=1), np.array_split(near, parts, axis=1), strict=True):
+            best, which = np.inf, np.zeros((part.shape[1], size**2), dtype=np.int32)
+            for candidate in points:
+                away = self._point(candidate) - part[1:] * np.float32(size)
+                result = np.vstack([away, np.square(away).sum(0)]).T @ linear
+                np.copyto(which, candidate[:, None], where=result < best)
+                best = np.minimum(best, result)
+            _blocks(chosen, size)[_index(part)] = which.reshape(-1, size, size)
 
     def _fill_exactly(self, cells: np.ndarray, size: int, found_at, chosen, high: float) -> None:
         pixels = np.indices((size, size)).reshape(2, -1).T
@@ -142,8 +148,42 @@ class Edge:
             places = (part[1:].T[:, None] * size + pixels).reshape(-1, 2)
             distance, near = self.nearest(np.repeat(part[0], size**2), places, high + 1e-3)
             found_at[_index(part)] = distance.reshape(-1, size, size)
-            if chosen is not None:
-                _blocks(chosen, size)[_index(part)] = near.reshape(-1, size, size)
+            _blocks(chosen, size)[_index(part)] = near.reshape(-1, size, size)
+
+
+class _Corners:
+    """The corners of cells: how far they are from the edge and the index of its point there, as far as looked up."""
+
+    def __init__(self, edge: Edge, batch: int, rows: int, columns: int):
+        self.edge = edge
+        self.distance = np.full((batch, rows, columns), np.nan, dtype=np.float32)
+        self.point = np.zeros(self.distance.shape, dtype=np.int32)
+
+    def look_up(self, cells: np.ndarray, size: int, reach: float) -> tuple[np.ndarray, np.ndarray]:
+        """Distances and points of the four corners of the cells, [4, cells]; inf beyond ``reach``."""
+        at = np.stack([np.ravel_multi_index(cells + np.array([[0], [i], [j]]), self.point.shape) for i, j in _CORNERS])
+        distance, point = self.distance.reshape(-1), self.point.reshape(-1)
+        unknown = np.zeros(distance.shape, dtype=bool)
+        unknown[at[np.isnan(distance[at])]] = True
+        new = np.flatnonzero(unknown)
+        frames, *place = np.unravel_index(new, self.point.shape)
+        distance[new], point[new] = self.edge.nearest(frames, np.column_stack(place) * size, reach)
+        return distance[at], point[at]
+
+    def finer(self) -> _Corners:
+        """The corners of cells of half the size."""
+        batch, rows, columns = self.point.shape
+        result = _Corners(self.edge, batch, 2 * rows - 1, 2 * columns - 1)
+        result.distance[:, ::2, ::2], result.point[:, ::2, ::2] = self.distance, self.point
+        return result
+
+
+def _interpolated(corners: np.ndarray, size: int) -> np.ndarray:
+    """Bilinear between the corners [4, cells] of cells: [cells, size, size]."""
+    share = np.arange(size, dtype=np.float32) / size
+    ends = np.stack([1 - share, share])
+    weights = np.einsum("ir,jc->ijrc", ends, ends).reshape(4, -1)
+    return (corners.T @ weights).reshape(-1, size, size)
 
 
 def _blocks(image: np.ndarray, size: int) -> np.ndarray:
@@ -154,13 +194,6 @@ def _blocks(image: np.ndarray, size: int) -> np.ndarray:
 
 def _index(cells: np.ndarray) -> tuple:
     return cells[0], cells[1], slice(None), cells[2]
-
-
-def _neighbours(cells: np.ndarray, near_points: np.ndarray, directions) -> Iterator[np.ndarray]:
-    for down, across in directions:
-        rows = (cells[1] + down).clip(0, near_points.shape[1] - 1)
-        columns = (cells[2] + across).clip(0, near_points.shape[2] - 1)
-        yield near_points[cells[0], rows, columns]
 
 
 def crossings(masks: np.ndarray, levels: np.ndarray) -> Edge:

@@ -11,7 +11,7 @@ and its greatest value, found between the centres of pixels.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -26,6 +26,7 @@ DIRECTIONS = ("both", "inward", "outward")
 _LEVELS = 32
 # So many pixels are worked on at a time, that is, frames of a video; progress is told in between.
 _PIXELS = 1 << 22
+_BAND_PIXELS = 1 << 17
 # Beyond so many pixels from its outline a soft edge is cut off when it is moved; so many values stand for each half.
 _SOFTEST, _PLACES = 256, 16
 
@@ -291,9 +292,9 @@ def _within(inside: np.ndarray, distance: float) -> np.ndarray:
     """The pixels that are no farther than this from a pixel of their set, bool [B, H, W]."""
     edge = distances.border_pixels(inside)
     found, _ = edge.distances(distance - 1, distance + 1)
-    result = inside | (found <= distance + 1e-4)
-    # What is far off may be told too much by half a pixel.
-    frames, rows, columns = np.nonzero(~result & np.isfinite(found))
+    result = inside | (found <= distance - 0.5)
+    # What is far off may be told half a pixel too much or too little.
+    frames, rows, columns = _places(~result & (found <= distance + 0.5))
     exact, _ = edge.nearest(frames, np.column_stack([rows, columns]))
     result[frames, rows, columns] = exact <= distance + 1e-6
     return result
@@ -324,19 +325,21 @@ class _Outline:
         lower = self.masks[frames, bottom, left] * (1 - across) + self.masks[frames, bottom, right] * across
         return upper * (1 - down) + lower * down
 
-    def signed(self, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
-        """Distances, positive inside, as ``Edge.distances`` gives them, and the indices of the points."""
-        found, chosen = self.edge.distances(low, high, indices=True)
+    def signed(self, low: float, high: float, *, indices: bool = False) -> tuple[np.ndarray, np.ndarray]:
+        """Distances, positive inside, and the indices of the points, as ``Edge.distances`` gives them."""
+        found, chosen = self.edge.distances(low, high, indices=indices)
         # The points are up to a pixel apart. Beside one of them, the line through it across the slope is meant.
-        frames, rows, columns = np.unravel_index(np.flatnonzero((found < 8) & ((found > 0) | (low <= 0))), found.shape)
-        if len(frames) and len(self.edge):
+        frames, rows, columns = _places((found < distances.EXACT) & (found > 0) if low > 0 else found < distances.EXACT)
+        if len(frames):
             which = chosen[frames, rows, columns]
             away = np.column_stack([rows, columns]) - self.edge.points[which]
             inwards = self.inwards[which]
             across = (away * inwards).sum(1)
             along = np.abs(away[:, 0] * inwards[:, 1] - away[:, 1] * inwards[:, 0])
             found[frames, rows, columns] = np.hypot(across, np.maximum(along - 0.75, 0))
-        return np.where(self.masks >= self.level, found, -found), chosen
+        for rows in _bands(self.masks):
+            np.copysign(found[:, rows], self.masks[:, rows] - self.level, out=found[:, rows])
+        return found, chosen
 
     def softness(self) -> np.ndarray:
         """How far from its outline each mask still changes, in pixels, [B]; 3 at least."""
@@ -373,7 +376,7 @@ def _carried(masks: np.ndarray, distance: float) -> np.ndarray:
     profiles = outline.profiles(reach)
     flat = np.ptp(profiles[:, -1]) < 1e-6  # then it does not matter which point is nearest, deep inside
     known = distance - softness.max() if flat else 0.0  # nearer than this, all of the rise is there
-    signed, chosen = outline.signed(known, distance + softness.max())
+    signed, chosen = outline.signed(known, distance + softness.max(), indices=True)
     result = masks.copy()
     if known > 0:
         all_of_it = signed == 0
@@ -405,16 +408,29 @@ def _feathered(masks: np.ndarray, width: float, direction: str) -> np.ndarray:
     outline = _Outline(masks)
     inside, outside = {"both": (width / 2, width / 2), "inward": (width, 0), "outward": (0, width)}[direction]
     signed, _ = outline.signed(0, max(inside, outside))
-    frames, rows, columns = np.unravel_index(np.flatnonzero(np.isfinite(signed)), signed.shape)
-    distance, given = signed[frames, rows, columns], masks[frames, rows, columns]
-    low, high = outline.low[frames, 0, 0], outline.high[frames, 0, 0]
-    share = ((distance + outside) / width).clip(0, 1)
-    ramp = low + (high - low) * share * share * (3 - 2 * share)
-    inner = np.minimum(given, ramp) if inside else given
-    outer = np.maximum(given, ramp) if outside else given
     result = masks.copy()
-    result[frames, rows, columns] = np.where(distance >= 0, inner, outer)
+    for rows in _bands(masks):
+        share, given = signed[:, rows], masks[:, rows]
+        if np.isinf(share).all():
+            continue
+        is_inside = share >= 0
+        share += np.float32(outside)
+        share *= np.float32(1 / width)
+        share = share.clip(0, 1, out=share)
+        ramp = (3 - 2 * share) * np.square(share, out=share)
+        ramp *= outline.high - outline.low
+        ramp += outline.low
+        inner = np.minimum(given, ramp) if inside else given
+        outer = np.maximum(given, ramp) if outside else given
+        result[:, rows] = np.where(is_inside, inner, outer)
     return result
+
+
+def _bands(masks: np.ndarray) -> Iterator[slice]:
+    """Rows that together stay in the processor's cache."""
+    height = max(1, _BAND_PIXELS // masks[:, 0].size)
+    for top in range(0, masks.shape[1], height):
+        yield slice(top, top + height)
 
 
 def _blurred(masks: np.ndarray, sigma: float) -> np.ndarray:
@@ -427,6 +443,11 @@ def _blurred(masks: np.ndarray, sigma: float) -> np.ndarray:
         damping = np.exp(sigma**2 * (np.cos(np.pi * np.arange(length) / length) - 1)).astype(np.float32)
         spectrum *= damping[:, None] if axis == 1 else damping
     return idctn(spectrum, axes=(1, 2), workers=threads, overwrite_x=True).clip(*_bounds(masks))
+
+
+def _places(where: np.ndarray) -> tuple[np.ndarray, ...]:
+    """Where it is true; quicker than ``np.nonzero`` when that is in few places."""
+    return np.unravel_index(np.flatnonzero(where), where.shape)
 
 
 # Connected by the sides of pixels, within one mask of the batch.
