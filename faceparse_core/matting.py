@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -18,6 +19,7 @@ from faceparse_core.images import Images
 from faceparse_core.masks import as_mask
 
 UNITS = ("percent", "pixels")
+METHODS = ("guided", "closed_form")
 
 # How different two colours must be, in 0..1, to count as an edge (the root of the guided filter's epsilon), and how
 # many times steeper the result is made, which the filter leaves too soft: found on the training portraits.
@@ -28,6 +30,10 @@ _EDGE = 0.05
 # A window of the guided filter is so many pixels of the reduced image to each side.
 _WINDOW = 4
 _BAND_PIXELS = 1 << 20
+# Closed-form matting is solved at so many pixels, and brought to a larger picture by the filter. The mask, where it is
+# sure, counts so much beside the colours: found by eye, so that strands stay and rims go.
+_SOLVED_PIXELS = 1 << 20
+_TRUST = 0.003
 
 
 def refine(
@@ -38,6 +44,7 @@ def refine(
     unit: str = "percent",
     strength: float = 1.0,
     hair: bool = False,
+    method: str = "guided",
     progress: Callable[[int, int], None] | None = None,
 ) -> Tensor:
     """The mask [B, H, W] with its edge drawn to where the colours of the images change.
@@ -50,9 +57,15 @@ def refine(
     ``strength`` 0..1 mixes the result with the mask as it was. ``hair`` looks twice as far, follows fainter edges and
     keeps fine strands half transparent; without it the edge comes out as sharp as that of an object.
 
-    Fast guided filter with a colour guide (He & Sun, arXiv 1505.00996), in a band round the edge. Returns float32 on
-    the mask's device. Raises ValueError for images and masks that do not go together and for values out of range.
+    ``method``: ``guided`` is the fast guided filter with a colour guide (He & Sun, arXiv 1505.00996), in a band round
+    the edge. ``closed_form`` solves for what shines through in that band (Levin, Lischinski & Weiss 2008), with
+    PyMatting, which must be installed: slower, and good where hair stands before another colour.
+
+    Returns float32 on the mask's device. Raises ValueError for images and masks that do not go together and for values
+    out of range, ImportError where PyMatting is needed and missing.
     """
+    if method not in METHODS:
+        raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     if unit not in UNITS:
         raise ValueError(f"unknown unit {unit!r}: choose one of {', '.join(UNITS)}")
     if not (math.isfinite(radius) and radius > 0):
@@ -63,7 +76,7 @@ def refine(
     result = torch.empty(len(frames), *masks[0].shape)
     for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
         reach = (radius if unit == "pixels" else radius / 100 * _size(one)) * (2 if hair else 1)
-        _refine_one(image, one, max(1.0, reach), strength, hair, result[i])
+        _refine_one(image, one, max(1.0, reach), strength, hair, method, result[i])
         if progress:
             progress(i + 1, len(frames))
     return result.to(mask.device)
@@ -185,22 +198,24 @@ def _box(values: Tensor, radius: int) -> Tensor:
 # ---------------------------------------------------------------------------------------------- refining
 
 
-def _refine_one(image: Tensor, mask: Tensor, reach: float, strength: float, hair: bool, result: Tensor) -> None:
+def _refine_one(
+    image: Tensor, mask: Tensor, reach: float, strength: float, hair: bool, method: str, result: Tensor
+) -> None:
     height, width = mask.shape
-    factor = max(1, round(reach / _WINDOW))
+    solved = method == "closed_form"
+    factor = math.ceil(math.sqrt(mask.numel() / _SOLVED_PIXELS)) if solved else max(1, round(reach / _WINDOW))
     window = max(1, round(reach / factor))
-    contrast = _HAIR_CONTRAST if hair else _CONTRAST
     small = _reduced(
         image, mask, factor, lambda colours, alpha: torch.cat([colours, alpha if hair else _decided(alpha)], 1)
     )
-    slope = _box(_linear_model(small[:, :3], small[:, 3:], window, contrast**2), window)
-
+    guide, values = small[:, :3], small[:, 3:]
     # The band: where the mask is not the same all over a window.
-    spread = F.max_pool2d(small[:, 3:], 2 * window + 1, 1, window) + F.max_pool2d(
-        -small[:, 3:], 2 * window + 1, 1, window
-    )
-    weight = _box((spread > _EDGE).float(), 1)
-    model = torch.cat([slope, weight], 1)
+    band = F.max_pool2d(values, 2 * window + 1, 1, window) + F.max_pool2d(-values, 2 * window + 1, 1, window) > _EDGE
+    contrast, steeper = (_HAIR_CONTRAST, _HAIR_STEEPER) if hair else (_CONTRAST, _STEEPER)
+    if solved:
+        values, window, steeper = _closed_form(guide, values, band), 1, steeper / 2
+    slope = _box(_linear_model(guide, values, window, contrast**2), window)
+    model = torch.cat([slope, _box(band.float(), 1)], 1)
     for rows in _bands(height, width, 1):
         alpha = mask[rows]
         decided = _decided(alpha)
@@ -208,9 +223,36 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, strength: float, hair
         if lines[4].any():
             red, green, blue = _colours(image, rows)[0]
             found = lines[3].addcmul(lines[0], red).addcmul_(lines[1], green).addcmul_(lines[2], blue)
-            found.sub_(0.5).mul_(_HAIR_STEEPER if hair else _STEEPER).add_(0.5).clamp_(0, 1)
+            found.sub_(0.5).mul_(steeper).add_(0.5).clamp_(0, 1)
             decided = torch.lerp(decided, found, lines[4])
         result[rows] = torch.lerp(alpha, decided, strength)
+
+
+def _closed_form(guide: Tensor, values: Tensor, band: Tensor) -> Tensor:
+    """The values [1, 1, h, w] with those in the band solved for, as shares of a mixture of colours [1, 3, h, w].
+
+    The nearer a value in the band is to 0 or 1, the more it counts beside the colours: strands that the mask has and
+    the rest of the hair does not touch stay.
+    """
+    try:
+        from pymatting import cf_laplacian, cg, ichol
+    except ImportError as error:
+        raise ImportError(
+            "the method 'closed_form' needs PyMatting: pip install pymatting, or choose 'guided'"
+        ) from error
+    from scipy.sparse import diags_array
+
+    unknown = band.flatten().numpy()
+    if not unknown.any():
+        return values
+    colours = guide[0].permute(1, 2, 0).double().contiguous().numpy()
+    given = values.flatten().double().numpy()
+    laplacian = cf_laplacian(colours, is_known=~unknown).tocsr()[unknown]
+    trust = _TRUST * np.square(2 * given[unknown] - 1)
+    system = laplacian[:, unknown] + diags_array(trust + 1e-6)
+    wanted = trust * given[unknown] - laplacian[:, ~unknown] @ given[~unknown]
+    given[unknown] = cg(system.tocsc(), wanted, M=ichol(system.tocsc())).clip(0, 1)
+    return torch.from_numpy(given).float().view_as(values)
 
 
 def _decided(mask: Tensor) -> Tensor:

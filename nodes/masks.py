@@ -193,14 +193,22 @@ class RefineMask(io.ComfyNode):
                     step=0.05,
                     tooltip="Lower it to mix in the mask as it was.",
                 ),
+                io.Combo.Input(
+                    "method",
+                    options=list(matting.METHODS),
+                    default=matting.METHODS[0],
+                    tooltip="guided is quick and needs nothing else. closed_form solves for what shines through, with "
+                    "PyMatting, which must be installed (pip install pymatting): slower, for hair before another "
+                    "colour.",
+                ),
             ],
             outputs=[io.Mask.Output("mask")],
         )
 
     @classmethod
-    def execute(cls, image, mask, hair, radius, unit, strength) -> io.NodeOutput:
+    def execute(cls, image, mask, hair, radius, unit, strength, method=matting.METHODS[0]) -> io.NodeOutput:
         refined = matting.refine(
-            image, mask, radius=radius, unit=unit, strength=strength, hair=hair, progress=host.Progress()
+            image, mask, radius=radius, unit=unit, strength=strength, hair=hair, method=method, progress=host.Progress()
         )
         return io.NodeOutput(host.give(refined))
 

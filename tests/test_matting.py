@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -28,19 +30,26 @@ TRUTH = disc(160, 50)
 GUESS = masks.blurred(disc(160, 50, x=3), 3)
 
 
+@pytest.fixture(params=matting.METHODS)
+def method(request):
+    if request.param == "closed_form":
+        pytest.importorskip("pymatting")
+    return request.param
+
+
 @pytest.mark.parametrize("hair", [False, True])
-def test_the_edge_goes_to_where_the_colours_change(hair):
-    refined = matting.refine(painted(TRUTH), GUESS, radius=6, unit="pixels", hair=hair)
+def test_the_edge_goes_to_where_the_colours_change(hair, method):
+    refined = matting.refine(painted(TRUTH), GUESS, radius=6, unit="pixels", hair=hair, method=method)
     assert (refined[0] - TRUTH).abs().sum() < 0.4 * (GUESS[0] - TRUTH).abs().sum()
     assert ((refined[0] > 0.5) != (TRUTH > 0.5)).sum() < 0.4 * ((GUESS[0] > 0.5) != (TRUTH > 0.5)).sum()
 
 
-def test_fine_strands_that_the_mask_smears_come_back_as_hair():
+def test_fine_strands_that_the_mask_smears_come_back_as_hair(method):
     truth = disc(160, 40)
     truth[40:42, 70:150] = 1
     truth[80:82, 100:150] = 1
     guess = masks.blurred(truth, 2)
-    refined = matting.refine(painted(truth), guess, radius=5, unit="pixels", hair=True)[0]
+    refined = matting.refine(painted(truth), guess, radius=5, unit="pixels", hair=True, method=method)[0]
     for row in (40, 80):
         strand, beside = slice(row, row + 2), slice(row + 3, row + 5)
         assert refined[strand, 125:145].mean() > 0.2
@@ -48,13 +57,13 @@ def test_fine_strands_that_the_mask_smears_come_back_as_hair():
         assert guess[0, beside, 125:145].mean() > 0.2 * guess[0, strand, 125:145].mean()
 
 
-def test_away_from_the_edge_nothing_but_doubt_is_taken_out():
+def test_away_from_the_edge_nothing_but_doubt_is_taken_out(method):
     mask = disc(200, 60) * 0.9 + 0.05
-    refined = matting.refine(painted(disc(200, 60)), mask, radius=4, unit="pixels")[0]
+    refined = matting.refine(painted(disc(200, 60)), mask, radius=4, unit="pixels", method=method)[0]
     far = (disc(200, 40) == 1) | (disc(200, 80) == 0)
     assert ((refined > 0.5) == (mask > 0.5))[far].all()
     assert (refined - mask.round()).abs()[far].max() < 0.01
-    sure = matting.refine(painted(TRUTH), torch.ones(160, 160))
+    sure = matting.refine(painted(TRUTH), torch.ones(160, 160), method=method)
     assert torch.equal(sure, torch.ones(1, 160, 160))
 
 
@@ -63,6 +72,20 @@ def test_strength_mixes_and_zero_changes_nothing():
     full = matting.refine(image, GUESS)
     assert torch.allclose(matting.refine(image, GUESS, strength=0.5), (full + GUESS) / 2, atol=1e-5)
     assert torch.equal(matting.refine(image, GUESS, strength=0), GUESS)
+
+
+def test_a_large_picture_is_solved_at_a_reduced_size(monkeypatch):
+    pytest.importorskip("pymatting")
+    whole = matting.refine(painted(TRUTH), GUESS, radius=6, unit="pixels", method="closed_form")
+    monkeypatch.setattr(matting, "_SOLVED_PIXELS", 80 * 80)
+    reduced = matting.refine(painted(TRUTH), GUESS, radius=6, unit="pixels", method="closed_form")
+    assert 0 < (whole - reduced).abs().mean() < 0.01
+
+
+def test_without_pymatting_it_is_told_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pymatting", None)
+    with pytest.raises(ImportError, match="pip install pymatting"):
+        matting.refine(painted(TRUTH), GUESS, method="closed_form")
 
 
 def test_percent_means_the_same_at_every_size():
@@ -112,6 +135,8 @@ def test_what_does_not_go_together_is_told():
         matting.cut_out(image.expand(2, -1, -1, -1), GUESS.expand(3, -1, -1))
     with pytest.raises(ValueError, match="inches"):
         matting.refine(image, GUESS, unit="inches")
+    with pytest.raises(ValueError, match="magic"):
+        matting.refine(image, GUESS, method="magic")
     with pytest.raises(ValueError, match="radius"):
         matting.refine(image, GUESS, radius=0)
     with pytest.raises(ValueError, match="strength"):
