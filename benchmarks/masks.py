@@ -26,6 +26,7 @@ from faceparse_core.training.data import read_names, read_pair
 
 _SIZE, _LARGE = 2048, 4096
 _PARTS = ("morphology", "refine", "hair", "enlarged")
+_MEASURED = ("refine", "refine with the network", "cutout")
 
 
 def main() -> None:
@@ -35,7 +36,7 @@ def main() -> None:
     arguments.add_argument("--split", default="val")
     arguments.add_argument("--images", type=int, default=50)
     arguments.add_argument("--threads", type=int, default=2)
-    arguments.add_argument("--memory", choices=("inputs", "refine", "cutout"), help=argparse.SUPPRESS)
+    arguments.add_argument("--memory", choices=("inputs", *_MEASURED), help=argparse.SUPPRESS)
     args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     if args.memory:
@@ -123,11 +124,11 @@ def _large_parts(image: np.ndarray) -> np.ndarray:
 def _refine(threads: int) -> None:
     """Each in a process of its own: what it takes over one that only makes the image and the mask."""
     figures = {}
-    for what in ("inputs", "refine", "cutout"):
+    for what in ("inputs", *_MEASURED):
         command = [sys.executable, "-m", "benchmarks.masks", "--memory", what, "--threads", str(threads)]
         done = subprocess.run(command, check=True, capture_output=True, text=True)
         figures[what] = [float(word) for word in done.stdout.split()]
-    for what in ("refine", "cutout"):
+    for what in _MEASURED:
         seconds, peak = figures[what]
         print(f"{what} of {_LARGE}x{_LARGE}: {seconds:.2f} s, {peak - figures['inputs'][1]:.0f} MB over the start")
 
@@ -142,10 +143,11 @@ def _memory(what: str) -> None:
         distance = 0.3 * _LARGE - (places[None] ** 2 + places[rows : rows + 64, None] ** 2).sqrt()
         mask[0, rows : rows + 64] = torch.sigmoid(distance / _LARGE * 60)
         image[0, rows : rows + 64] += 0.5 * (distance > 0)[..., None]
-    matting.refine(image[:, :64, :64], mask[:, :64, :64])  # what is loaded once
+    method = "network" if what == "refine with the network" else "guided"
+    matting.refine(image[:, :64, :64], torch.rand(1, 64, 64), method=method)  # what is loaded once
     start = time.perf_counter()
-    if what == "refine":
-        matting.refine(image, mask, hair=True)
+    if what.startswith("refine"):
+        matting.refine(image, mask, hair=True, method=method)
     elif what == "cutout":
         matting.cut_out(image, mask)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
@@ -164,6 +166,17 @@ def _portraits(args):
             yield image, truth
 
 
+_REFINED = ("refined", "refined as hair", "refined with the network", "and as hair")
+
+
+def _refined(image: np.ndarray, soft: torch.Tensor) -> list[torch.Tensor]:
+    return [
+        matting.refine(image, soft, hair=hair, method=method)
+        for method in ("guided", "network")
+        for hair in (False, True)
+    ]
+
+
 def _hair(args) -> None:
     parser = FaceParser("lite", "cpu")
     rows = []
@@ -171,11 +184,11 @@ def _hair(args) -> None:
         parsing = parser.parse(image)
         hard, soft = parsing.mask("hair"), parsing.mask("hair", soft=True)
         away = np.where(truth, ndimage.distance_transform_edt(truth), ndimage.distance_transform_edt(~truth))
-        results = (hard, soft, matting.refine(image, soft), matting.refine(image, soft, hair=True))
+        results = (hard, soft, *_refined(image, soft))
         rows.append([np.abs(mask[0].numpy() - truth)[away <= 16].mean() for mask in results])
     hard, *others = np.mean(rows, axis=0)
     print(f"hair of {len(rows)} portraits, mean absolute error within 16 pixels of the true edge: hard {hard:.4f}")
-    for name, error in zip(("soft", "refined", "refined as hair"), others, strict=True):
+    for name, error in zip(("soft", *_REFINED), others, strict=True):
         print(f"  {name}: {error:.4f}, {error / hard - 1:+.1%}")
 
 
@@ -190,11 +203,11 @@ def _enlarged(args) -> None:
         true_edge = distances.border_pixels(np.asarray(soft_truth.resize(size, Image.Resampling.BICUBIC))[None] > 0.5)
         parsing = parser.parse(large)
         soft = parsing.mask("hair", soft=True)
-        results = (parsing.mask("hair"), matting.refine(large, soft), matting.refine(large, soft, hair=True))
+        results = (parsing.mask("hair"), *_refined(large, soft))
         rows.append([_boundary_score(mask.numpy() > 0.5, true_edge, 4) for mask in results])
     hard, *others = np.mean(rows, axis=0)
     print(f"hair of {len(rows)} portraits enlarged 4 times, boundary F-score at 4 pixels: hard {hard:.3f}")
-    for name, score in zip(("refined", "refined as hair"), others, strict=True):
+    for name, score in zip(_REFINED, others, strict=True):
         print(f"  {name}: {score:.3f}, {100 * (score - hard):+.1f} points")
 
 

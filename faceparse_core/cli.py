@@ -229,7 +229,10 @@ def _picture(kind: str, args, parsing, image):
     face = int(number) if number else args.face
     mask = parsing.mask(args.region, soft=args.soft or args.refine, face=face)
     if args.refine:
-        mask = matting.refine(image, mask, hair=set(resolve("hair").ids) <= set(resolve(args.region).ids))
+        region, hair = set(resolve(args.region).ids), set(resolve("hair").ids)
+        one_head = face != "all" or len(parsing.faces[0]) == 1
+        method = "network" if region == hair and one_head else "guided"
+        mask = matting.refine(image, mask, hair=hair <= region, method=method)
     mask = masks.edit(mask, grow=args.grow, feather=args.feather)
     return (matting.cut_out(image, mask) if kind == "cutout" else mask)[0]
 

@@ -19,7 +19,7 @@ from faceparse_core.images import Images
 from faceparse_core.masks import as_mask
 
 UNITS = ("percent", "pixels")
-METHODS = ("guided", "closed_form")
+METHODS = ("guided", "network", "closed_form")
 
 # How different two colours must be, in 0..1, to count as an edge (the root of the guided filter's epsilon), and how
 # many times steeper the result is made, which the filter leaves too soft: found on the training portraits.
@@ -58,8 +58,10 @@ def refine(
     keeps fine strands half transparent; without it the edge comes out as sharp as that of an object.
 
     ``method``: ``guided`` is the fast guided filter with a colour guide (He & Sun, arXiv 1505.00996), in a band round
-    the edge. ``closed_form`` solves for what shines through in that band (Levin, Lischinski & Weiss 2008), with
-    PyMatting, which must be installed: slower, and good where hair stands before another colour.
+    the edge. ``network`` is for the hair of one head: before the filter, the bundled network for outlines of hair
+    corrects the mask, also by more than the radius. ``closed_form`` solves for what shines through in that band (Levin,
+    Lischinski & Weiss 2008), with PyMatting, which must be installed: slower, and good where hair stands before another
+    colour.
 
     Returns float32 on the mask's device. Raises ValueError for images and masks that do not go together and for values
     out of range, ImportError where PyMatting is needed and missing.
@@ -76,7 +78,10 @@ def refine(
     result = torch.empty(len(frames), *masks[0].shape)
     for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
         reach = (radius if unit == "pixels" else radius / 100 * _size(one)) * (2 if hair else 1)
-        _refine_one(image, one, max(1.0, reach), strength, hair, method, result[i])
+        better = _with_hair_outline(image, one) if method == "network" else one
+        _refine_one(image, better, max(1.0, reach), hair, method, result[i])
+        if strength < 1:
+            torch.lerp(one, result[i], strength, out=result[i])
         if progress:
             progress(i + 1, len(frames))
     return result.to(mask.device)
@@ -198,9 +203,7 @@ def _box(values: Tensor, radius: int) -> Tensor:
 # ---------------------------------------------------------------------------------------------- refining
 
 
-def _refine_one(
-    image: Tensor, mask: Tensor, reach: float, strength: float, hair: bool, method: str, result: Tensor
-) -> None:
+def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: str, result: Tensor) -> None:
     height, width = mask.shape
     solved = method == "closed_form"
     factor = math.ceil(math.sqrt(mask.numel() / _SOLVED_PIXELS)) if solved else max(1, round(reach / _WINDOW))
@@ -217,15 +220,37 @@ def _refine_one(
     slope = _box(_linear_model(guide, values, window, contrast**2), window)
     model = torch.cat([slope, _box(band.float(), 1)], 1)
     for rows in _bands(height, width, 1):
-        alpha = mask[rows]
-        decided = _decided(alpha)
+        decided = _decided(mask[rows])
         lines = _enlarged(model, factor, rows, width)[0]
         if lines[4].any():
             red, green, blue = _colours(image, rows)[0]
             found = lines[3].addcmul(lines[0], red).addcmul_(lines[1], green).addcmul_(lines[2], blue)
             found.sub_(0.5).mul_(steeper).add_(0.5).clamp_(0, 1)
             decided = torch.lerp(decided, found, lines[4])
-        result[rows] = torch.lerp(alpha, decided, strength)
+        result[rows] = decided
+
+
+def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
+    """The mask [H, W] of hair with its odds corrected by the network, within a picture of the head about it."""
+    from faceparse_core.hair import SIZE, SUREST, correction  # what reads weights is not needed for the rest
+
+    rows, columns = (side.nonzero() for side in ((mask >= 0.5).any(1), (mask >= 0.5).any(0)))
+    if not len(rows):
+        return mask
+    # Below the hair there is a face, which the network wants to see.
+    margin = max((side[-1] - side[0] + 1).item() for side in (rows, columns)) // 2
+    head = tuple(slice(max(0, side[0].item() - margin), side[-1].item() + 1 + margin) for side in (rows, columns))
+    image, given = image[head], mask[head]
+    factor = max(1, max(given.shape) // SIZE)
+    change = correction(_reduced(image, given, factor, lambda colours, alpha: torch.cat([colours, alpha], 1)))
+    result = mask.clone()
+    least = 1 / (1 + math.exp(SUREST))
+    for band in _bands(*given.shape, 1):
+        odds = given[band].logit(1e-6).clamp_(-SUREST, SUREST)
+        odds += _enlarged(change, factor, band, given.shape[1])[0, 0]
+        # Where nothing is corrected, what was sure stays sure.
+        result[head][band] = odds.sigmoid_().sub_(least).div_(1 - 2 * least).clamp_(0, 1)
+    return result
 
 
 def _closed_form(guide: Tensor, values: Tensor, band: Tensor) -> Tensor:

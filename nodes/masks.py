@@ -197,9 +197,9 @@ class RefineMask(io.ComfyNode):
                     "method",
                     options=list(matting.METHODS),
                     default=matting.METHODS[0],
-                    tooltip="guided is quick and needs nothing else. closed_form solves for what shines through, with "
-                    "PyMatting, which must be installed (pip install pymatting): slower, for hair before another "
-                    "colour.",
+                    tooltip="guided suits any mask. network is for the hair of one head: it first puts the outline "
+                    "where hair ends, also that of a rough mask. closed_form solves for what shines through, with "
+                    "PyMatting, which must be installed (pip install pymatting): slower.",
                 ),
             ],
             outputs=[io.Mask.Output("mask")],

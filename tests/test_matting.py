@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceparse_core import masks, matting
+from faceparse_core import FaceParser, images, masks, matting
 
 
 def disc(size: int, radius: float, x: float = 0.0, width: float = 1.0) -> torch.Tensor:
@@ -30,8 +31,9 @@ TRUTH = disc(160, 50)
 GUESS = masks.blurred(disc(160, 50, x=3), 3)
 
 
-@pytest.fixture(params=matting.METHODS)
+@pytest.fixture(params=["guided", "closed_form"])
 def method(request):
+    """Those that know nothing of hair."""
     if request.param == "closed_form":
         pytest.importorskip("pymatting")
     return request.param
@@ -72,6 +74,48 @@ def test_strength_mixes_and_zero_changes_nothing():
     full = matting.refine(image, GUESS)
     assert torch.allclose(matting.refine(image, GUESS, strength=0.5), (full + GUESS) / 2, atol=1e-5)
     assert torch.equal(matting.refine(image, GUESS, strength=0), GUESS)
+
+
+@pytest.fixture(scope="module")
+def head():
+    """The close-up, [1, H, W, 3], and a mask of its hair."""
+    picture = images.load(Path(__file__).parents[1] / "samples" / "closeup.jpg")[0][None]
+    return picture, FaceParser("lite", "cpu").parse(picture).mask("hair")
+
+
+def differing(one: torch.Tensor, other: torch.Tensor) -> int:
+    return ((one > 0.5) != (other > 0.5)).sum().item()
+
+
+@pytest.mark.parametrize("off", [-6, 6])
+def test_the_network_puts_the_outline_of_hair_back(head, off):
+    picture, hair = head
+    wrong = masks.blurred(masks.grown(hair, off), 3)
+    corrected = matting.refine(picture, wrong, method="network")
+    assert differing(corrected, hair) < 0.5 * differing(wrong, hair)
+    assert differing(matting.refine(picture, wrong), hair) > 0.8 * differing(wrong, hair), "a filter cannot"
+    assert torch.equal(matting.refine(picture, wrong, method="network", strength=0), wrong)
+
+
+def test_the_network_sees_the_same_in_a_larger_picture_and_in_each_of_a_batch(head):
+    picture, hair = head
+    wrong = masks.blurred(masks.grown(hair, 6), 3)
+    corrected = matting.refine(picture, wrong, method="network")
+    twice = torch.nn.functional.interpolate(picture.permute(0, 3, 1, 2).float() / 255, scale_factor=2, mode="bilinear")
+    large = torch.nn.functional.interpolate(wrong[None], scale_factor=2, mode="bilinear")[0]
+    large = matting.refine(twice.permute(0, 2, 3, 1), large, method="network")
+    back = torch.nn.functional.avg_pool2d(large[None], 2)[0]
+    assert differing(back, corrected) < 0.2 * differing(wrong, corrected)
+    both = matting.refine(picture, torch.cat([hair, wrong]), method="network")
+    assert torch.allclose(both[1:], corrected, atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (40, 700), (33, 5)])
+def test_the_network_takes_any_size_and_leaves_an_empty_mask(size):
+    picture, mask = torch.rand(1, *size, 3), torch.rand(1, *size)
+    corrected = matting.refine(picture, mask, method="network")
+    assert corrected.shape == mask.shape and corrected.min() >= 0 and corrected.max() <= 1
+    assert not matting.refine(picture, torch.zeros(size), method="network").any()
 
 
 def test_a_large_picture_is_solved_at_a_reduced_size(monkeypatch):

@@ -10,13 +10,25 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file
 
 from faceparse_core import FaceParser, checkpoints
 from faceparse_core.cli import main
 from faceparse_core.labels import NUM_LABELS
+from faceparse_core.models.hair import HairOutline, start_from
 from faceparse_core.models.lite import Lite
+from faceparse_core.models.segformer import SIZES, SegFormer
+from faceparse_core.training import hair
 from faceparse_core.training import train as training
-from faceparse_core.training.data import PLAIN, Augmentation, Batches, Portraits, exchange_sides
+from faceparse_core.training.data import (
+    PLAIN,
+    Augmentation,
+    Batches,
+    Portraits,
+    exchange_sides,
+    read_names,
+    read_pair,
+)  # fmt: skip
 from faceparse_core.training.depthwise import quicken_depthwise
 from faceparse_core.training.evaluate import confusion_picture, evaluate, figures, table
 from faceparse_core.training.metrics import Confusion
@@ -292,3 +304,57 @@ def test_evaluate_command(data, capsys, tmp_path):
     assert pooled.counts.sum() == 6 * 96 * 96
     assert main([*arguments, "--split", "test"]) == 1
     assert "test.txt" in capsys.readouterr().err
+
+
+# ---------------------------------------------------------------------------------------------- outlines of hair
+
+
+def outline_config(data, out, **changes) -> hair.HairConfig:
+    defaults = {
+        "steps": 4, "batch_size": 4, "size": 96, "device": "cpu", "precision": "fp32", "workers": 0, "save_every": 0.0,
+    }  # fmt: skip
+    return hair.HairConfig(str(data), str(out), **(defaults | changes))
+
+
+def outline_loss(network: HairOutline, data) -> float:
+    """On the validation pictures, with masks that say nothing."""
+    image, mask = zip(*(read_pair(data, name) for name in read_names(data, "val")), strict=True)
+    pixels = training.normalise(torch.from_numpy(np.stack(image)).permute(0, 3, 1, 2) / 255)
+    truth = torch.from_numpy(np.stack(mask) == 13)[:, None].float()
+    given = torch.full_like(truth, 0.5)
+    with torch.inference_mode():
+        return hair.loss_of(given, network.eval()(pixels, given), truth).item()
+
+
+def test_outlines_of_hair_are_learnt_and_a_run_goes_on(data, tmp_path, monkeypatch):
+    lite = checkpoints.load(checkpoints.find("lite"), trainable=True)
+    before = start_from(lite)
+    given = torch.rand(1, 1, 64, 64)
+    assert not before(torch.randn(1, 3, 64, 64), given).any(), "it begins by changing nothing"
+
+    hair.train(outline_config(data, tmp_path / "a", steps=20, ema=0.5, learning_rate=2e-3))
+    first = torch.load(tmp_path / "a" / "last.pt", weights_only=True)
+    assert first["step"] == 20
+    after = HairOutline()
+    after.load_state_dict(load_file(tmp_path / "a" / "hair.safetensors"))
+    assert outline_loss(after, data) < 0.8 * outline_loss(before, data)
+
+    path = hair.train(outline_config(data, tmp_path / "a", steps=21, ema=0.5, learning_rate=2e-3))
+    assert torch.load(path.parent / "last.pt", weights_only=True)["step"] == 21
+
+
+def test_only_a_lite_can_start_a_network_for_outlines(data, tmp_path):
+    checkpoints.save(SegFormer(SIZES["b0"]), tmp_path / "segformer")
+    with pytest.raises(ValueError, match="must be a lite checkpoint, not a SegFormer"):
+        hair.train(outline_config(data, tmp_path / "b", init=str(tmp_path / "segformer")))
+
+
+def test_the_outline_counts_most():
+    truth = torch.zeros(1, 1, 128, 128)
+    truth[..., 64:] = 1
+    given = truth.clone()
+    right = hair.loss_of(given, torch.zeros_like(truth), truth)
+    at_the_edge, far_off = given.clone(), given.clone()
+    at_the_edge[..., 60:64], far_off[..., 10:14] = 1, 1
+    near, far = (hair.loss_of(wrong, torch.zeros_like(truth), truth) for wrong in (at_the_edge, far_off))
+    assert right < far < near

@@ -62,10 +62,16 @@ class Lite(nn.Module):
         self.classifier = nn.Conv2d(width, self.config.num_labels, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
+        return self.classifier(self.features(pixels)[1])
+
+    def features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """The first stage's output, 16 channels at half the size, and the head's, ``width`` channels at a quarter."""
         taps = []
         x = self.stem(pixels)
         for index, stage in enumerate(self.stages):
             x = stage(x)
+            if index == 0:
+                half = x
             if index in _TAPS:
                 taps.append(x)
         y = None
@@ -74,7 +80,7 @@ class Lite(nn.Module):
             if y is not None:
                 merged = merged + F.interpolate(y, size=merged.shape[-2:], mode="bilinear", align_corners=False)
             y = smooth(merged)
-        return self.classifier(y)
+        return half, y
 
     def fold(self) -> Lite:
         """The same function for inference, in place: batch norms become part of their convolutions. Returns itself."""

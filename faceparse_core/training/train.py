@@ -88,7 +88,7 @@ def train(config: TrainConfig) -> Path:
     _check_same_run(config, out / "config.json")
     torch.manual_seed(config.seed)
     device = choose_device(config.device)
-    dtype = _dtype(config.precision, device)
+    dtype = dtype_for(config.precision, device)
 
     portraits = Portraits.read(config.data, "train", max(size for _, size in config.sizes), config.backgrounds)
     validation = Portraits.read(config.data, "val", max(size for _, size in config.sizes))
@@ -339,7 +339,7 @@ def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
-def _dtype(precision: str, device: torch.device) -> torch.dtype | None:
+def dtype_for(precision: str, device: torch.device) -> torch.dtype | None:
     """The dtype to compute in beside float32, or None. Gradients want bfloat16's range where a GPU has it."""
     if precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
         precision = "bf16"

@@ -1,0 +1,163 @@
+"""Training the network for outlines of hair: ``python -m faceparse_core.training.hair DATA --out RUN``.
+
+It starts from a Lite, whose masks it learns to correct: soft ones, hard ones, and, so that it looks at the picture,
+none at all. What counts is a band along the true outline; the rest counts a little, so that it stays as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from faceparse_core import checkpoints
+from faceparse_core.labels import region_ids
+from faceparse_core.models.hair import SUREST, start_from
+from faceparse_core.models.lite import Lite
+from faceparse_core.parser import choose_device
+from faceparse_core.training.data import Augmentation, Batches, Portraits
+from faceparse_core.training.depthwise import quicken_depthwise
+from faceparse_core.training.train import Average, dtype_for, learning_rate, normalise
+
+_HAIR = region_ids("hair")[0]
+# Shares of the masks that are given soft and hard; the others say nothing.
+_SOFT, _HARD = 0.65, 0.25
+_BAND, _ELSEWHERE = 16, 0.15
+_AUGMENTATION = Augmentation(scenes=0, empty=0, strong_tilt=0.05, zoom=(0.8, 1.8))
+
+
+@dataclass
+class HairConfig:
+    """Everything that decides a run. The rate is halved for what comes from Lite and doubled for what is new."""
+
+    data: str
+    out: str
+    init: str = "lite"
+    steps: int = 700
+    batch_size: int = 12
+    size: int = 512
+    learning_rate: float = 6e-4
+    weight_decay: float = 0.02
+    warm_up: float = 0.08  # share of the steps
+    ema: float = 0.995
+    device: str = "auto"
+    precision: str = "auto"
+    workers: int = 1
+    seed: int = 0
+    save_every: float = 180.0  # seconds
+
+
+def train(config: HairConfig) -> Path:
+    """Run the training, going on from ``last.pt`` in ``config.out`` if it is there; the path of the averaged weights.
+
+    Raises ValueError if ``config.init`` is not a Lite.
+    """
+    out = Path(config.out)
+    out.mkdir(parents=True, exist_ok=True)
+    torch.manual_seed(config.seed)
+    device = choose_device(config.device)
+    dtype = dtype_for(config.precision, device)
+    parser = checkpoints.load(checkpoints.find(config.init), trainable=True)
+    if not isinstance(parser, Lite):
+        raise ValueError(f"--init {config.init} must be a lite checkpoint, not a {type(parser).__name__}")
+    network = start_from(parser).to(device, memory_format=torch.channels_last).train()
+    parser = parser.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    if device.type == "cpu" and dtype is torch.bfloat16:
+        quicken_depthwise(network)
+    average = Average(network, config.ema)
+    body = {id(parameter) for parameter in network.body.parameters()}
+    new = [parameter for parameter in network.parameters() if id(parameter) not in body]
+    groups = [{"params": list(network.body.parameters()), "share": 0.5}, {"params": new, "share": 2.0}]
+    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
+
+    first = 0
+    if (out / "last.pt").is_file():
+        state = torch.load(out / "last.pt", map_location="cpu", weights_only=True)
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        first = state["step"]
+
+    def save(step: int) -> None:
+        state = {
+            "step": step, "network": network.state_dict(), "average": average.state_dict(),
+            "optimiser": optimiser.state_dict(),
+        }  # fmt: skip
+        torch.save(state, out / "last.pt.part")
+        os.replace(out / "last.pt.part", out / "last.pt")
+        tensors = {k: v.half() if v.is_floating_point() else v for k, v in average.values.items()}
+        save_file({k: v.contiguous() for k, v in tensors.items()}, out / "hair.safetensors")
+
+    portraits = Portraits.read(config.data, "train", config.size)
+    sizes, equally = [config.size] * config.steps, torch.ones(len(portraits.masks))
+    batches = Batches(portraits, sizes, config.batch_size, _AUGMENTATION, equally, config.seed)
+    loader = torch.utils.data.DataLoader(
+        batches, batch_size=None, sampler=range(first, config.steps), num_workers=config.workers,
+        prefetch_factor=2 if config.workers else None, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+    saved, recent = time.monotonic(), None
+    progress = tqdm(loader, total=config.steps, initial=first, unit="step", desc="hair", mininterval=5)
+    for step, (pixels, labels) in enumerate(progress, start=first):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(config, step) * group["share"]
+        pixels = normalise(pixels.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
+        truth = (labels.to(device, non_blocking=True) == _HAIR)[:, None].float()
+        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+            with torch.no_grad():
+                given = _given_masks(parser(pixels).float(), pixels.shape[-2:])
+            change = network(pixels, given)
+        loss = loss_of(given, change.float(), truth)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+        optimiser.step()
+        average.update(network)
+        recent = loss.item() if recent is None else 0.95 * recent + 0.05 * loss.item()
+        progress.set_postfix(loss=f"{recent:.4f}", refresh=False)
+        if step + 1 == config.steps or time.monotonic() - saved > config.save_every:
+            save(step + 1)
+            saved = time.monotonic()
+    return out / "hair.safetensors"
+
+
+def loss_of(given: Tensor, change: Tensor, truth: Tensor) -> Tensor:
+    """Cross-entropy of the corrected masks, all [B, 1, H, W], in a band along the true outline, and a little beyond."""
+    odds = given.logit(1e-6).clamp(-SUREST, SUREST) + change
+    side = 2 * _BAND + 1
+    band = F.max_pool2d(truth, side, 1, _BAND) + F.max_pool2d(-truth, side, 1, _BAND)
+    weight = band + _ELSEWHERE
+    return (F.binary_cross_entropy_with_logits(odds, truth, reduction="none") * weight).sum() / weight.sum()
+
+
+def _given_masks(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks of hair by a parser's logits, at full size: most of them soft, some hard, some 0.5 all over."""
+    probability = F.interpolate(logits, size=size, mode="bilinear", align_corners=False).softmax(1)[:, _HAIR, None]
+    draw = torch.rand(len(logits), 1, 1, 1, device=logits.device)
+    hard = torch.where(draw < _SOFT + _HARD, (probability > 0.5).float(), 0.5)
+    return torch.where(draw < _SOFT, probability, hard)
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(prog="python -m faceparse_core.training.hair", description=__doc__)
+    arguments.add_argument("data", help="folder with images/, masks/ and train.txt")
+    arguments.add_argument("--out", required=True, help="folder of the run")
+    arguments.add_argument("--init", default=HairConfig.init, help="the lite checkpoint whose masks are corrected")
+    arguments.add_argument("--steps", type=int, default=HairConfig.steps)
+    arguments.add_argument("--batch-size", type=int, default=HairConfig.batch_size)
+    arguments.add_argument("--learning-rate", type=float, default=HairConfig.learning_rate)
+    arguments.add_argument("--device", default=HairConfig.device)
+    arguments.add_argument("--precision", default=HairConfig.precision)
+    arguments.add_argument("--seed", type=int, default=HairConfig.seed)
+    print(train(HairConfig(**vars(arguments.parse_args()))))
+
+
+if __name__ == "__main__":
+    main()
