@@ -11,10 +11,10 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from faceparse_core.checkpoints import Checkpoint, CheckpointError
-from faceparse_core.models.hair import SUREST, HairOutline
+from faceparse_core.models.hair import SUREST, HairOutline, odds
 from faceparse_core.parser import PRECISIONS, choose_precision
 
-__all__ = ["SIZE", "SUREST", "correction"]
+__all__ = ["SIZE", "SUREST", "correction", "odds"]
 
 # The longer side of what the network sees, as in its training; what is much smaller is not blown up to it.
 SIZE, _ENLARGED = 512, 2.0

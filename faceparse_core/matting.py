@@ -232,7 +232,7 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
 
 def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
     """The mask [H, W] of hair with its odds corrected by the network, within a picture of the head about it."""
-    from faceparse_core.hair import SIZE, SUREST, correction  # what reads weights is not needed for the rest
+    from faceparse_core.hair import SIZE, SUREST, correction, odds  # what reads weights is not needed for the rest
 
     rows, columns = (side.nonzero() for side in ((mask >= 0.5).any(1), (mask >= 0.5).any(0)))
     if not len(rows):
@@ -246,10 +246,9 @@ def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
     result = mask.clone()
     least = 1 / (1 + math.exp(SUREST))
     for band in _bands(*given.shape, 1):
-        odds = given[band].logit(1e-6).clamp_(-SUREST, SUREST)
-        odds += _enlarged(change, factor, band, given.shape[1])[0, 0]
+        corrected = odds(given[band]).add_(_enlarged(change, factor, band, given.shape[1])[0, 0]).sigmoid_()
         # Where nothing is corrected, what was sure stays sure.
-        result[head][band] = odds.sigmoid_().sub_(least).div_(1 - 2 * least).clamp_(0, 1)
+        result[head][band] = corrected.sub_(least).div_(1 - 2 * least).clamp_(0, 1)
     return result
 
 

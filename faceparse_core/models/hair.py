@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faceparse_core.models.lite import ConvNorm, Lite
+from faceparse_core.models.lite import ConvNorm, Lite, fold
 from faceparse_core.models.packed import PackedConv2d, can_pack
 
 # A mask's odds are taken to be no surer than this (in logits), so that a hard mask can be corrected too.
@@ -42,11 +42,7 @@ class HairOutline(nn.Module):
 
     def fold(self) -> HairOutline:
         """The same function for inference, in place, as ``Lite.fold``. Returns itself."""
-        self.eval()
-        for module in self.modules():
-            if isinstance(module, ConvNorm):
-                module.fold()
-        return self.requires_grad_(False)
+        return fold(self)
 
     def pack(self) -> HairOutline:
         """Packs the weights of a folded network for this processor, in place, as ``Lite.pack``. Returns itself."""
@@ -56,6 +52,11 @@ class HairOutline(nn.Module):
                     module.pack()
             self.correction = PackedConv2d(self.correction)
         return self
+
+
+def odds(mask: Tensor) -> Tensor:
+    """The logits of a mask in 0..1, from -``SUREST`` to ``SUREST``, as the network takes them to be."""
+    return mask.logit(1e-6).clamp_(-SUREST, SUREST)
 
 
 def start_from(lite: Lite) -> HairOutline:

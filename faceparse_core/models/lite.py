@@ -84,11 +84,7 @@ class Lite(nn.Module):
 
     def fold(self) -> Lite:
         """The same function for inference, in place: batch norms become part of their convolutions. Returns itself."""
-        self.eval()
-        for module in self.modules():
-            if isinstance(module, ConvNorm):
-                module.fold()
-        return self.requires_grad_(False)
+        return fold(self)
 
     def pack(self) -> Lite:
         """Packs the weights of a folded network for this processor (see ``packed``), in place, and returns it.
@@ -145,6 +141,15 @@ class ConvNorm(nn.Module):
         if isinstance(self.norm, nn.Identity):  # folded
             self.conv = PackedConv2d(self.conv, "relu6" if self.activation else None)
             self.activation = False
+
+
+def fold(network: nn.Module) -> nn.Module:
+    """``network`` for inference, in place: the norm of each ``ConvNorm`` in it becomes part of its convolution."""
+    network.eval()
+    for module in network.modules():
+        if isinstance(module, ConvNorm):
+            module.fold()
+    return network.requires_grad_(False)
 
 
 class InvertedResidual(nn.Module):

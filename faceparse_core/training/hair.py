@@ -20,7 +20,7 @@ from tqdm import tqdm
 
 from faceparse_core import checkpoints
 from faceparse_core.labels import region_ids
-from faceparse_core.models.hair import SUREST, start_from
+from faceparse_core.models.hair import odds, start_from
 from faceparse_core.models.lite import Lite
 from faceparse_core.parser import choose_device
 from faceparse_core.training.data import Augmentation, Batches, Portraits
@@ -130,11 +130,10 @@ def train(config: HairConfig) -> Path:
 
 def loss_of(given: Tensor, change: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy of the corrected masks, all [B, 1, H, W], in a band along the true outline, and a little beyond."""
-    odds = given.logit(1e-6).clamp(-SUREST, SUREST) + change
     side = 2 * _BAND + 1
     band = F.max_pool2d(truth, side, 1, _BAND) + F.max_pool2d(-truth, side, 1, _BAND)
     weight = band + _ELSEWHERE
-    return (F.binary_cross_entropy_with_logits(odds, truth, reduction="none") * weight).sum() / weight.sum()
+    return F.binary_cross_entropy_with_logits(odds(given) + change, truth, weight, reduction="sum") / weight.sum()
 
 
 def _given_masks(logits: Tensor, size: tuple[int, int]) -> Tensor:
