@@ -15,7 +15,6 @@ import numpy as np
 _LARGEST, _SMALLEST = 32, 2
 # Nearer than this each pixel asks for its own nearest point; farther off so much may be wrong, in pixels.
 EXACT, _TOLERANCE = 3.0, 0.48
-_NOWHERE = 1e6
 _TIE = 1e-7
 _CORNERS = np.array([(0, 0), (0, 1), (1, 0), (1, 1)])
 _MIDDLES = ([0, 1], [2, 3], [0, 2], [1, 3], [0, 1, 2, 3])  # of which corners
@@ -33,6 +32,7 @@ class Edge:
         from scipy.spatial import cKDTree
 
         self.frames, self.points, self.shape = frames, points.astype(np.float32), shape
+        self._rows_columns = np.ascontiguousarray(self.points.T)
         # All masks lie in one plane, farther from each other than any two points of one of them.
         self._span = 2 * (shape[1] + shape[2] + _LARGEST)
         plane = self._in_plane(frames, points)
@@ -71,7 +71,8 @@ class Edge:
         cells = np.indices((batch, down, across)).reshape(3, -1)
         while cells.size and len(self):
             half = size / math.sqrt(2)  # of the diagonal: so near is the nearest corner to any pixel
-            to_corners, near = grid.look_up(cells, size, high + 3 * half)
+            # If one corner of a cell is near enough for a pixel in it, all are looked up.
+            to_corners, near = grid.look_up(cells, size, high + 3 * half + 1)
             least, greatest = to_corners.min(axis=0), to_corners.max(axis=0)
             found_at = _blocks(found, size)
             within = greatest + half <= low
@@ -101,10 +102,6 @@ class Edge:
         plane[:, 0] += frames * float(self._span)
         return plane
 
-    def _point(self, indices: np.ndarray) -> np.ndarray:
-        """Rows and columns of points by their indices; the one after the last is where there is none."""
-        return np.append(self.points.T, np.full((2, 1), _NOWHERE, dtype=np.float32), axis=1).take(indices, axis=1)
-
     def _is_bent(self, cells: np.ndarray, size: int, to_corners: np.ndarray, near: np.ndarray) -> np.ndarray:
         """Whether distances in these cells are far from linear, because the corners see different parts of the edge.
 
@@ -112,7 +109,7 @@ class Edge:
         the cell and of its sides; if not, how far these are from the points.
         """
         corners = (cells[1:, None] + _CORNERS.T[..., None]).astype(np.float32) * size
-        points = self._point(near)
+        points = self._rows_columns.take(near, axis=1)
         slopes = (corners - points) / to_corners
         together = np.ptp(points, axis=1).max(axis=0) < 1.5 * size
         bent = np.zeros(cells.shape[1], dtype=bool)
@@ -136,7 +133,7 @@ class Edge:
         for part, points in zip(np.array_split(cells, parts, axis=1), np.array_split(near, parts, axis=1), strict=True):
             best, which = np.inf, np.zeros((part.shape[1], size**2), dtype=np.int32)
             for candidate in points:
-                away = self._point(candidate) - part[1:] * np.float32(size)
+                away = self._rows_columns.take(candidate, axis=1) - part[1:] * np.float32(size)
                 result = np.vstack([away, np.square(away).sum(0)]).T @ linear
                 np.copyto(which, candidate[:, None], where=result < best)
                 best = np.minimum(best, result)
@@ -203,7 +200,7 @@ def crossings(masks: np.ndarray, levels: np.ndarray) -> Edge:
     for axis in (1, 2):
         step = (1, 0) if axis == 1 else (0, 1)
         before, after = _neighbouring(inside, axis)
-        frame, row, column = _places(before ^ after)
+        frame, row, column = places(before ^ after)
         here, there = masks[frame, row, column], masks[frame, row + step[0], column + step[1]]
         share = (levels[frame] - here) / (there - here)
         frames.append(frame)
@@ -218,7 +215,7 @@ def border_pixels(inside: np.ndarray) -> Edge:
         before, after = _neighbouring(inside, axis)
         for here, change in zip(_neighbouring(border, axis), (before & ~after, after & ~before), strict=True):
             here |= change
-    frame, row, column = _places(border)
+    frame, row, column = places(border)
     return Edge(frame, np.column_stack([row, column]), inside.shape)
 
 
@@ -226,5 +223,6 @@ def _neighbouring(image: np.ndarray, axis: int) -> tuple[np.ndarray, np.ndarray]
     return (image[:, :-1], image[:, 1:]) if axis == 1 else (image[:, :, :-1], image[:, :, 1:])
 
 
-def _places(where: np.ndarray) -> tuple[np.ndarray, ...]:
+def places(where: np.ndarray) -> tuple[np.ndarray, ...]:
+    """The indices of what is true; quicker than ``np.nonzero`` when that is little."""
     return np.unravel_index(np.flatnonzero(where), where.shape)

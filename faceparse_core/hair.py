@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from pathlib import Path
 
 import torch
@@ -13,8 +14,6 @@ from torch import Tensor
 from faceparse_core.checkpoints import Checkpoint, CheckpointError
 from faceparse_core.models.hair import SUREST, HairOutline, odds
 from faceparse_core.parser import PRECISIONS, choose_precision
-
-__all__ = ["SIZE", "SUREST", "correction", "odds"]
 
 # The longer side of what the network sees, as in its training; what is much smaller is not blown up to it.
 SIZE, _ENLARGED = 512, 2.0
@@ -38,6 +37,12 @@ def correction(head: Tensor) -> Tensor:
         found, mirrored = network(both[:, :3], both[:, 3:]).float().split(1)
     change = (found + mirrored.flip(3)) / 2
     return F.interpolate(change, size=head.shape[2:], mode="bilinear", align_corners=False, antialias=True)
+
+
+def corrected(mask: Tensor, change: Tensor) -> Tensor:
+    """The mask, float32 in 0..1, with its logits changed; where nothing is, what was sure stays sure."""
+    least = 1 / (1 + math.exp(SUREST))
+    return odds(mask).add_(change).sigmoid_().sub_(least).div_(1 - 2 * least).clamp_(0, 1)
 
 
 @functools.lru_cache(maxsize=1)

@@ -26,7 +26,8 @@ DIRECTIONS = ("both", "inward", "outward")
 _LEVELS = 32
 # So many pixels are worked on at a time, that is, frames of a video; progress is told in between.
 _PIXELS = 1 << 22
-_BAND_PIXELS = 1 << 17
+# So many stay in the processor's cache.
+_CACHED = 1 << 17
 # Beyond so many pixels from its outline a soft edge is cut off when it is moved; so many values stand for each half.
 _SOFTEST, _PLACES = 256, 16
 
@@ -294,7 +295,7 @@ def _within(inside: np.ndarray, distance: float) -> np.ndarray:
     found, _ = edge.distances(distance - 1, distance + 1)
     result = inside | (found <= distance - 0.5)
     # What is far off may be told half a pixel too much or too little.
-    frames, rows, columns = _places(~result & (found <= distance + 0.5))
+    frames, rows, columns = distances.places(~result & (found <= distance + 0.5))
     exact, _ = edge.nearest(frames, np.column_stack([rows, columns]))
     result[frames, rows, columns] = exact <= distance + 1e-6
     return result
@@ -329,7 +330,10 @@ class _Outline:
         """Distances, positive inside, and the indices of the points, as ``Edge.distances`` gives them."""
         found, chosen = self.edge.distances(low, high, indices=indices)
         # The points are up to a pixel apart. Beside one of them, the line through it across the slope is meant.
-        frames, rows, columns = _places((found < distances.EXACT) & (found > 0) if low > 0 else found < distances.EXACT)
+        near = found < distances.EXACT
+        if low > 0:
+            near &= found > 0
+        frames, rows, columns = distances.places(near)
         if len(frames):
             which = chosen[frames, rows, columns]
             away = np.column_stack([rows, columns]) - self.edge.points[which]
@@ -337,7 +341,7 @@ class _Outline:
             across = (away * inwards).sum(1)
             along = np.abs(away[:, 0] * inwards[:, 1] - away[:, 1] * inwards[:, 0])
             found[frames, rows, columns] = np.hypot(across, np.maximum(along - 0.75, 0))
-        for rows in _bands(self.masks):
+        for rows in bands(self.masks.shape[1], self.masks[:, 0].size, _CACHED):
             np.copysign(found[:, rows], self.masks[:, rows] - self.level, out=found[:, rows])
         return found, chosen
 
@@ -345,7 +349,7 @@ class _Outline:
         """How far from its outline each mask still changes, in pixels, [B]; 3 at least."""
         step = (self.high - self.low) / 64
         soft = (self.masks > self.low + step) & (self.masks < self.high - step)
-        frames, rows, columns = np.unravel_index(np.flatnonzero(soft), soft.shape)
+        frames, rows, columns = distances.places(soft)
         cells = np.zeros((soft.shape[0], soft.shape[1] // 4 + 1, soft.shape[2] // 4 + 1), dtype=bool)
         cells[frames, rows // 4, columns // 4] = True
         frames, rows, columns = np.nonzero(cells)
@@ -409,7 +413,7 @@ def _feathered(masks: np.ndarray, width: float, direction: str) -> np.ndarray:
     inside, outside = {"both": (width / 2, width / 2), "inward": (width, 0), "outward": (0, width)}[direction]
     signed, _ = outline.signed(0, max(inside, outside))
     result = masks.copy()
-    for rows in _bands(masks):
+    for rows in bands(masks.shape[1], masks[:, 0].size, _CACHED):
         share, given = signed[:, rows], masks[:, rows]
         if np.isinf(share).all():
             continue
@@ -426,11 +430,11 @@ def _feathered(masks: np.ndarray, width: float, direction: str) -> np.ndarray:
     return result
 
 
-def _bands(masks: np.ndarray) -> Iterator[slice]:
-    """Rows that together stay in the processor's cache."""
-    height = max(1, _BAND_PIXELS // masks[:, 0].size)
-    for top in range(0, masks.shape[1], height):
-        yield slice(top, top + height)
+def bands(height: int, width: int, pixels: int, multiple: int = 1) -> Iterator[slice]:
+    """Rows from the top down, a ``multiple`` at a time, of about so many ``pixels`` together."""
+    rows = max(1, pixels // width // multiple) * multiple
+    for top in range(0, height, rows):
+        yield slice(top, min(top + rows, height))
 
 
 def _blurred(masks: np.ndarray, sigma: float) -> np.ndarray:
@@ -443,11 +447,6 @@ def _blurred(masks: np.ndarray, sigma: float) -> np.ndarray:
         damping = np.exp(sigma**2 * (np.cos(np.pi * np.arange(length) / length) - 1)).astype(np.float32)
         spectrum *= damping[:, None] if axis == 1 else damping
     return idctn(spectrum, axes=(1, 2), workers=threads, overwrite_x=True).clip(*_bounds(masks))
-
-
-def _places(where: np.ndarray) -> tuple[np.ndarray, ...]:
-    """Where it is true; quicker than ``np.nonzero`` when that is in few places."""
-    return np.unravel_index(np.flatnonzero(where), where.shape)
 
 
 # Connected by the sides of pixels, within one mask of the batch.

@@ -7,7 +7,7 @@ takes little more memory than its mask.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.images import Images
-from faceparse_core.masks import as_mask
+from faceparse_core.masks import as_mask, bands
 
 UNITS = ("percent", "pixels")
 METHODS = ("guided", "network", "closed_form")
@@ -122,7 +122,7 @@ def cut_out(
         if clean_colours:
             _foreground_of_one(image, one, result[i, ..., :3])
         else:
-            for rows in _bands(*one.shape, 1):
+            for rows in bands(*one.shape, _BAND_PIXELS):
                 result[i, rows, :, :3] = _colours(image, rows)[0].permute(1, 2, 0)
         if progress:
             progress(i + 1, len(frames))
@@ -145,20 +145,19 @@ def _pairs(images: Images, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
 
 def _size(mask: Tensor) -> float:
     """The root of the area of the mask's box, in pixels; of the whole image's if the mask is empty."""
-    inside = mask >= max(mask.max().item() / 2, 1e-6)
-    sides = [places.nonzero() for places in (inside.any(0), inside.any(1))]
+    box = _box_of(mask >= max(mask.max().item() / 2, 1e-6))
+    return math.sqrt(math.prod(side.stop - side.start for side in box) if box else mask.numel())
+
+
+def _box_of(inside: Tensor) -> tuple[slice, slice] | None:
+    """The rows and columns of the box about a set of pixels; None if there are none."""
+    sides = [places.nonzero() for places in (inside.any(1), inside.any(0))]
     if not len(sides[0]):
-        return math.sqrt(mask.numel())
-    return math.sqrt(math.prod((side[-1] - side[0] + 1).item() for side in sides))
+        return None
+    return tuple(slice(side[0].item(), side[-1].item() + 1) for side in sides)
 
 
 # ---------------------------------------------------------------------------------------------- bands
-
-
-def _bands(height: int, width: int, multiple: int) -> Iterator[slice]:
-    rows = max(1, _BAND_PIXELS // width // multiple) * multiple
-    for top in range(0, height, rows):
-        yield slice(top, min(top + rows, height))
 
 
 def _colours(image: Tensor, rows: slice) -> Tensor:
@@ -172,7 +171,7 @@ def _reduced(image: Tensor, mask: Tensor, factor: int, values: Callable[[Tensor,
     """``values`` (colours [1, 3, h, W], mask [1, 1, h, W]) -> [1, C, h, W], averaged over squares of ``factor``."""
     height, width = mask.shape
     parts = []
-    for rows in _bands(height, width, factor):
+    for rows in bands(height, width, _BAND_PIXELS, factor):
         band = values(_colours(image, rows), mask[None, None, rows].float())
         parts.append(F.avg_pool2d(band.contiguous(), factor, ceil_mode=True) if factor > 1 else band)
     return torch.cat(parts, dim=2)
@@ -219,7 +218,7 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
         values, window, steeper = _closed_form(guide, values, band), 1, steeper / 2
     slope = _box(_linear_model(guide, values, window, contrast**2), window)
     model = torch.cat([slope, _box(band.float(), 1)], 1)
-    for rows in _bands(height, width, 1):
+    for rows in bands(height, width, _BAND_PIXELS):
         decided = _decided(mask[rows])
         lines = _enlarged(model, factor, rows, width)[0]
         if lines[4].any():
@@ -232,23 +231,20 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
 
 def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
     """The mask [H, W] of hair with its odds corrected by the network, within a picture of the head about it."""
-    from faceparse_core.hair import SIZE, SUREST, correction, odds  # what reads weights is not needed for the rest
+    from faceparse_core import hair  # what reads weights is not needed for the rest
 
-    rows, columns = (side.nonzero() for side in ((mask >= 0.5).any(1), (mask >= 0.5).any(0)))
-    if not len(rows):
+    box = _box_of(mask >= 0.5)
+    if box is None:
         return mask
     # Below the hair there is a face, which the network wants to see.
-    margin = max((side[-1] - side[0] + 1).item() for side in (rows, columns)) // 2
-    head = tuple(slice(max(0, side[0].item() - margin), side[-1].item() + 1 + margin) for side in (rows, columns))
+    margin = max(side.stop - side.start for side in box) // 2
+    head = tuple(slice(max(0, side.start - margin), side.stop + margin) for side in box)
     image, given = image[head], mask[head]
-    factor = max(1, max(given.shape) // SIZE)
-    change = correction(_reduced(image, given, factor, lambda colours, alpha: torch.cat([colours, alpha], 1)))
+    factor = max(1, max(given.shape) // hair.SIZE)
+    change = hair.correction(_reduced(image, given, factor, lambda colours, alpha: torch.cat([colours, alpha], 1)))
     result = mask.clone()
-    least = 1 / (1 + math.exp(SUREST))
-    for band in _bands(*given.shape, 1):
-        corrected = odds(given[band]).add_(_enlarged(change, factor, band, given.shape[1])[0, 0]).sigmoid_()
-        # Where nothing is corrected, what was sure stays sure.
-        result[head][band] = corrected.sub_(least).div_(1 - 2 * least).clamp_(0, 1)
+    for band in bands(*given.shape, _BAND_PIXELS):
+        result[head][band] = hair.corrected(given[band], _enlarged(change, factor, band, given.shape[1])[0, 0])
     return result
 
 
@@ -331,7 +327,7 @@ def _foreground_of_one(image: Tensor, mask: Tensor, result: Tensor) -> None:
     wide = F.interpolate(wide, size=sums.shape[2:], mode="bilinear", align_corners=False)
     sums = sums + 0.2 * wide
     model = torch.cat([sums[:, 2:5] / (sums[:, :1] + 1e-9), sums[:, 5:] / (sums[:, 1:2] + 1e-9)], 1)
-    for rows in _bands(height, width, 1):
+    for rows in bands(height, width, _BAND_PIXELS):
         colours, alpha = _colours(image, rows)[0], mask[rows]
         lines = _enlarged(model, fine, rows, width)[0]
         front, back = lines[:3], lines[3:]

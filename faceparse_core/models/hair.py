@@ -10,8 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faceparse_core.models.lite import ConvNorm, Lite, fold
-from faceparse_core.models.packed import PackedConv2d, can_pack
+from faceparse_core.models.lite import ConvNorm, Lite, fold, pack
+from faceparse_core.models.packed import PackedConv2d
 
 # A mask's odds are taken to be no surer than this (in logits), so that a hard mask can be corrected too.
 SUREST = 4.0
@@ -46,10 +46,7 @@ class HairOutline(nn.Module):
 
     def pack(self) -> HairOutline:
         """Packs the weights of a folded network for this processor, in place, as ``Lite.pack``. Returns itself."""
-        if can_pack(self):
-            for module in self.modules():
-                if isinstance(module, ConvNorm):
-                    module.pack()
+        if pack(self):
             self.correction = PackedConv2d(self.correction)
         return self
 

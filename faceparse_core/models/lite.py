@@ -92,10 +92,7 @@ class Lite(nn.Module):
         Do this last: a packed network cannot be moved, cast or saved. Where ``packed.can_pack`` says no, it stays as
         it is.
         """
-        if can_pack(self):
-            for module in self.modules():
-                if isinstance(module, ConvNorm):
-                    module.pack()
+        if pack(self):
             self.classifier = PackedConv2d(self.classifier)
         return self
 
@@ -150,6 +147,16 @@ def fold(network: nn.Module) -> nn.Module:
         if isinstance(module, ConvNorm):
             module.fold()
     return network.requires_grad_(False)
+
+
+def pack(network: nn.Module) -> bool:
+    """Packs each ``ConvNorm`` of a folded network, in place, if this machine has a packed form; returns whether."""
+    if not can_pack(network):
+        return False
+    for module in network.modules():
+        if isinstance(module, ConvNorm):
+            module.pack()
+    return True
 
 
 class InvertedResidual(nn.Module):

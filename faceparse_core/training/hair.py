@@ -7,7 +7,6 @@ none at all. What counts is a band along the true outline; the rest counts a lit
 from __future__ import annotations
 
 import argparse
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from faceparse_core import checkpoints
@@ -25,7 +24,16 @@ from faceparse_core.models.lite import Lite
 from faceparse_core.parser import choose_device
 from faceparse_core.training.data import Augmentation, Batches, Portraits
 from faceparse_core.training.depthwise import quicken_depthwise
-from faceparse_core.training.train import Average, dtype_for, learning_rate, normalise
+from faceparse_core.training.train import (
+    Average,
+    dtype_for,
+    go_on,
+    learn,
+    learning_rate,
+    loader_of,
+    normalise,
+    save_state,
+)
 
 _HAIR = region_ids("hair")[0]
 # Shares of the masks that are given soft and hard; the others say nothing.
@@ -78,31 +86,19 @@ def train(config: HairConfig) -> Path:
     groups = [{"params": list(network.body.parameters()), "share": 0.5}, {"params": new, "share": 2.0}]
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
 
-    first = 0
-    if (out / "last.pt").is_file():
-        state = torch.load(out / "last.pt", map_location="cpu", weights_only=True)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        first = state["step"]
+    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
+    state = {"network": network, "average": average, "optimiser": optimiser, "scaler": scaler}
+    first = go_on(out, state)
 
     def save(step: int) -> None:
-        state = {
-            "step": step, "network": network.state_dict(), "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(),
-        }  # fmt: skip
-        torch.save(state, out / "last.pt.part")
-        os.replace(out / "last.pt.part", out / "last.pt")
+        save_state(out, step, state)
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in average.values.items()}
         save_file({k: v.contiguous() for k, v in tensors.items()}, out / "hair.safetensors")
 
     portraits = Portraits.read(config.data, "train", config.size)
     sizes, equally = [config.size] * config.steps, torch.ones(len(portraits.masks))
     batches = Batches(portraits, sizes, config.batch_size, _AUGMENTATION, equally, config.seed)
-    loader = torch.utils.data.DataLoader(
-        batches, batch_size=None, sampler=range(first, config.steps), num_workers=config.workers,
-        prefetch_factor=2 if config.workers else None, pin_memory=device.type == "cuda",
-    )  # fmt: skip
+    loader = loader_of(batches, first, config.workers, device)
     saved, recent = time.monotonic(), None
     progress = tqdm(loader, total=config.steps, initial=first, unit="step", desc="hair", mininterval=5)
     for step, (pixels, labels) in enumerate(progress, start=first):
@@ -115,10 +111,7 @@ def train(config: HairConfig) -> Path:
                 given = _given_masks(parser(pixels).float(), pixels.shape[-2:])
             change = network(pixels, given)
         loss = loss_of(given, change.float(), truth)
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        optimiser.step()
+        learn(loss, network, optimiser, scaler)
         average.update(network)
         recent = loss.item() if recent is None else 0.95 * recent + 0.05 * loss.item()
         progress.set_postfix(loss=f"{recent:.4f}", refresh=False)

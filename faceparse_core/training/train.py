@@ -100,33 +100,19 @@ def train(config: TrainConfig) -> Path:
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     criterion = Criterion(portraits.frequencies(), config.balance, config.dice).to(device)
 
-    first = 0
-    if (out / "last.pt").is_file():
-        state = torch.load(out / "last.pt", map_location="cpu", weights_only=True)
-        network.load_state_dict(state["network"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        scaler.load_state_dict(state["scaler"])
-        first = state["step"]
-        if first >= config.steps:
-            return weights_path(config)
+    state = {"network": network, "average": average, "optimiser": optimiser, "scaler": scaler}
+    first = go_on(out, state)
+    if first >= config.steps:
+        return weights_path(config)
 
     def save(step: int) -> None:
-        state = {
-            "step": step, "network": network.state_dict(), "average": average.state_dict(),
-            "optimiser": optimiser.state_dict(), "scaler": scaler.state_dict(),
-        }  # fmt: skip
-        torch.save(state, out / "last.pt.part")
-        os.replace(out / "last.pt.part", out / "last.pt")
+        save_state(out, step, state)
         checkpoints.save(average.applied_to(_network(config, fresh=True)), weights_path(config))
 
     batches = Batches(
         portraits, step_sizes(config), config.batch_size, config.augmentation, _weights(portraits, config), config.seed
     )
-    loader = torch.utils.data.DataLoader(
-        batches, batch_size=None, sampler=range(first, config.steps), num_workers=config.workers,
-        prefetch_factor=2 if config.workers else None, pin_memory=device.type == "cuda",
-    )  # fmt: skip
+    loader = loader_of(batches, first, config.workers, device)
     log = Log(out / "log.csv", resume=first > 0)
     network.train()
     saved = validated = time.monotonic()
@@ -140,12 +126,7 @@ def train(config: TrainConfig) -> Path:
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             logits = network(pixels)
         loss = criterion(logits.float(), labels)
-        optimiser.zero_grad(set_to_none=True)
-        scaler.scale(loss).backward()
-        scaler.unscale_(optimiser)
-        nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-        scaler.step(optimiser)
-        scaler.update()
+        learn(loss, network, optimiser, scaler)
         average.update(network)
         log.add(step, loss.item(), rate, pixels.shape[-1])
         if step % 10 == 0:
@@ -161,6 +142,40 @@ def train(config: TrainConfig) -> Path:
             network.train()
             validated = time.monotonic()
     return weights_path(config)
+
+
+def go_on(out: Path, state: dict) -> int:
+    """Brings what ``save_state`` left in a run's folder, if anything, back into ``state``; the step to go on from."""
+    if not (out / "last.pt").is_file():
+        return 0
+    saved = torch.load(out / "last.pt", map_location="cpu", weights_only=True)
+    for name, part in state.items():
+        part.load_state_dict(saved[name])
+    return saved["step"]
+
+
+def save_state(out: Path, step: int, state: dict) -> None:
+    """Writes the parts of ``state``, each with a ``state_dict``, whole or not at all."""
+    torch.save({"step": step} | {name: part.state_dict() for name, part in state.items()}, out / "last.pt.part")
+    os.replace(out / "last.pt.part", out / "last.pt")
+
+
+def loader_of(batches: Batches, first: int, workers: int, device: torch.device) -> torch.utils.data.DataLoader:
+    """The batches from step ``first`` on, made ahead by so many workers."""
+    return torch.utils.data.DataLoader(
+        batches, batch_size=None, sampler=range(first, len(batches)), num_workers=workers,
+        prefetch_factor=2 if workers else None, pin_memory=device.type == "cuda",
+    )  # fmt: skip
+
+
+def learn(loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
+    """One step down the loss, with the gradient's length limited."""
+    optimiser.zero_grad(set_to_none=True)
+    scaler.scale(loss).backward()
+    scaler.unscale_(optimiser)
+    nn.utils.clip_grad_norm_(network.parameters(), 5.0)
+    scaler.step(optimiser)
+    scaler.update()
 
 
 def weights_path(config: TrainConfig) -> Path:
