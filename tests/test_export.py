@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 
@@ -261,7 +262,12 @@ def test_other_peoples_folders_stay_as_they_are(tmp_path, capsys):
 
 
 def test_pictures_to_check_with(exported, tmp_path, portrait):
-    assert len(exporting._check_pictures(portrait.parent)) == 2 + len(list(portrait.parent.glob("*.jpg")))
+    # Not the samples' own folder: who has parsed one finds the results beside it.
+    folder = tmp_path / "pictures"
+    folder.mkdir()
+    for picture in portrait.parent.glob("*.jpg"):
+        shutil.copy(picture, folder)
+    assert len(exporting._check_pictures(folder)) == 2 + len(list(folder.glob("*.jpg")))
     with pytest.raises(FileNotFoundError, match="no pictures"):
         exporting.export("lite", tmp_path / "out", check=tmp_path)
 
