@@ -30,6 +30,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from faceparse_core import FaceParser, checkpoints
 from faceparse_core.checkpoints import CheckpointError
+from faceparse_core.devices import has_native
 from faceparse_core.models.segformer import SIZES, SegFormer
 
 _CLOSEUP = Path(__file__).parents[1] / "samples" / "closeup.jpg"
@@ -86,7 +87,7 @@ class Bench:
 
     def lite(self) -> dict:
         parser, pictures = FaceParser("lite"), _pictures(1, _SIDE)
-        seconds = _median(lambda: parser.parse(pictures).labels, 60)
+        seconds = _median(lambda: parser.parse(pictures).labels, 12 * self.pairs)
         return {"precision": parser.precision, "images/s": round(1 / seconds, 1)}
 
     def lite_video(self) -> dict:
@@ -102,6 +103,8 @@ class Bench:
         return {"size": "1280x720", "precision": parser.precision, "frames/s": round(1 / seconds, 1)}
 
     def lite_bf16(self) -> dict:
+        if not has_native("bf16"):
+            return {"not measured": "this processor has no bf16"}
         if self.data is None:
             return {"not measured": "needs --data"}
         names = (self.data / "val.txt").read_text().split()
@@ -315,7 +318,7 @@ def _gemm_rate(precision: str, device: str) -> float:
     dtype = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
     size = 2048 if device == "cpu" else 8192
     a, b = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
-    return 2 * size**3 / _median(lambda: a @ b, 15)
+    return 2 * size**3 / _median(lambda: a @ b, 5)
 
 
 def _forget() -> None:
@@ -345,10 +348,12 @@ def _machine() -> dict:
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
         "processor": platform.processor() or platform.machine(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),
         "AMX": torch.cpu._is_amx_tile_supported(),
     }
     for precision in ("fp32", "bf16"):
-        figures[f"GEMM {precision}"] = f"{_gemm_rate(precision, 'cpu') / 1e9:.0f} GFLOP/s"
+        rate = f"{_gemm_rate(precision, 'cpu') / 1e9:.0f} GFLOP/s" if has_native(precision) else "only emulated"
+        figures[f"GEMM {precision}"] = rate
     return figures
 
 

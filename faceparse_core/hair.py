@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from faceparse_core.checkpoints import Checkpoint, CheckpointError
+from faceparse_core.devices import PRECISIONS, choose_precision
 from faceparse_core.models.hair import SUREST, HairOutline, odds
-from faceparse_core.parser import PRECISIONS, choose_precision
 
 # The longer side of what the network sees, as in its training; what is much smaller is not blown up to it.
 SIZE, _ENLARGED = 512, 2.0

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core.checkpoints import Checkpoint
+from faceparse_core.devices import PRECISIONS, choose_device, choose_precision
 from faceparse_core.faces import ORDERS, Found, arranged, framing, from_boxes, look_again, search, settle
 from faceparse_core.images import Images
 from faceparse_core.models.cuda_graphs import Graphed
@@ -26,7 +27,6 @@ from faceparse_core.parsing import Details, Parsing, Window
 from faceparse_core.tracking import Tracker
 from faceparse_core.windows import Look, background, compose, cut, padded
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 FITS = ("auto", "stretch", "pad")
 _STRIDE = 32  # input sizes are multiples of it
 # Up to this ratio of the sides a picture is stretched to the square. Beyond it, keeping the proportions parses better:
@@ -51,8 +51,9 @@ class FaceParser:
     file.
     ``device``: ``"auto"`` (cuda, mps, xpu, cpu: the first that is there; for ONNX files cuda where onnxruntime has it,
     else cpu) or a torch device.
-    ``precision``: ``"auto"`` (fp16 on cuda, bf16 on CPUs with AMX, else fp32), ``"fp32"``, ``"bf16"`` or ``"fp16"``; an
-    ONNX file computes in its own and takes ``"auto"`` alone.
+    ``precision``: ``"auto"`` (fp16 on cuda, bf16 on CPUs with AMX, else fp32), ``"fp32"``, ``"bf16"`` or ``"fp16"``;
+    what a CPU would only emulate is computed in fp32, with a warning; an ONNX file computes in its own and takes
+    ``"auto"`` alone.
     ``resolution``: side of the square that the network sees, a multiple of 32; the checkpoint's own (512) if not given.
     ``fit``: ``"stretch"`` brings every image to that square, as the model was trained; ``"pad"`` keeps the aspect ratio
     over about as many pixels; ``"auto"`` stretches what is nearly square and pads the rest (and stretches everything
@@ -352,39 +353,6 @@ def _batches(kinds: Sequence[object], batch_size: int) -> Iterator[list[int]]:
     for group in groups.values():
         for start in range(0, len(group), batch_size):
             yield group[start : start + batch_size]
-
-
-def choose_device(device: str | torch.device) -> torch.device:
-    """The torch device that is meant; ``"auto"`` is the first of cuda, mps, xpu, cpu that is there.
-
-    Raises ``ValueError`` for a device that this machine or this torch does not have.
-    """
-    there = [
-        name
-        for name, module in (("cuda", torch.cuda), ("mps", torch.backends.mps), ("xpu", torch.xpu))
-        if module.is_available()
-    ]
-    there.append("cpu")
-    if device == "auto":
-        return torch.device(there[0])
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ValueError(f"unknown device '{device}': here there is {', '.join(there)}, or auto") from error
-    if chosen.type not in there or (chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()):
-        raise ValueError(f"there is no device '{device}' here, but {', '.join(there)}; 'auto' takes the first")
-    return chosen
-
-
-def choose_precision(precision: str, device: torch.device) -> str:
-    """``"fp32"``, ``"bf16"`` or ``"fp16"``; ``"auto"`` is fp16 on cuda, bf16 on CPUs with AMX, else fp32."""
-    if precision in PRECISIONS:
-        return precision
-    if precision != "auto":
-        raise ValueError(f"unknown precision '{precision}': choose auto, {', '.join(PRECISIONS)}")
-    if device.type == "cuda":
-        return "fp16"
-    return "bf16" if device.type == "cpu" and torch.cpu._is_amx_tile_supported() else "fp32"
 
 
 def _shared_network(checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype) -> nn.Module:

@@ -93,7 +93,8 @@ def _found(model: str) -> Checkpoint:
 def _network(checkpoint: Checkpoint, device: torch.device, precision: str) -> ModelPatcher:
     """The network of a checkpoint under ComfyUI's memory management; loaded again if its files have changed."""
     from faceparse_core import checkpoints
-    from faceparse_core.parser import PRECISIONS, ready, stamp
+    from faceparse_core.devices import PRECISIONS
+    from faceparse_core.parser import ready, stamp
 
     key = (checkpoint.path, stamp(checkpoint.path), precision)
     if key not in _networks:
@@ -139,7 +140,8 @@ def parse(
     Progress shows on the node, and an interruption is noticed after each batch. The logits end up where ComfyUI keeps
     what goes from node to node.
     """
-    from faceparse_core.parser import BATCH_ON_CPU, BATCH_ON_GPU, FaceParser, bytes_per_image, choose_precision
+    from faceparse_core.devices import choose_precision
+    from faceparse_core.parser import BATCH_ON_CPU, BATCH_ON_GPU, FaceParser, bytes_per_image
     from faceparse_core.tracking import Tracker
 
     checkpoint = _found(model)

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from faceparse_core import checkpoints
+from faceparse_core import checkpoints, devices
 from faceparse_core import images as pictures
 from faceparse_core import parser as engine
 from faceparse_core.labels import DRAWN, DRAWN_GROUPS, GROUPS, LABELS
@@ -154,7 +154,7 @@ def test_labels_are_chosen_from_groups_and_readable_names(pack):
 
 def test_choices_are_those_of_the_engine(pack):
     inputs = {i.id: i for i in pack.nodes["FaceParseParseFace"].define_schema().inputs}
-    assert inputs["precision"].options == ["auto", *engine.PRECISIONS]
+    assert inputs["precision"].options == ["auto", *devices.PRECISIONS]
     assert inputs["on_no_face"].options == list(NO_FACE) and inputs["on_no_face"].default == "empty mask"
     assert inputs["model"].options[:3] == ["auto", "segformer-b5", "lite"]
     assert [name for name, i in inputs.items() if i.advanced] == ["resolution", "precision", "batch_size"]

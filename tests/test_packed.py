@@ -7,6 +7,7 @@ import copy
 import pytest
 import torch
 
+from faceparse_core.devices import has_native
 from faceparse_core.models import cuda_graphs
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.packed import can_pack
@@ -38,7 +39,7 @@ def test_packed_networks_compute_the_same(network, shape):
 
 
 def test_packed_half_precision_is_as_near_as_plain(network):
-    if not torch.cpu._is_avx512_bf16_supported():
+    if not has_native("bf16"):
         pytest.skip("this processor has no bfloat16")
     pixels = torch.randn(1, 3, 128, 128)
     network = network.fold().to(memory_format=torch.channels_last)

@@ -12,6 +12,8 @@ import platform
 import torch
 from torch import Tensor, nn
 
+from faceparse_core.devices import has_native
+
 _OPERATORS = (
     "_linear_pointwise",
     "_reorder_linear_weight",
@@ -30,9 +32,7 @@ def can_pack(network: nn.Module) -> bool:
         and platform.machine().lower() in ("x86_64", "amd64")
         and torch.backends.mkldnn.is_available()
         and all(hasattr(torch.ops.mkldnn, name) for name in _OPERATORS)
-        and (
-            weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and torch.cpu._is_avx512_bf16_supported())
-        )
+        and (weight.dtype == torch.float32 or (weight.dtype == torch.bfloat16 and has_native("bf16")))
     )
 
 

@@ -18,10 +18,10 @@ from torch import Tensor
 from tqdm import tqdm
 
 from faceparse_core import checkpoints
+from faceparse_core.devices import choose_device
 from faceparse_core.labels import region_ids
 from faceparse_core.models.hair import odds, start_from
 from faceparse_core.models.lite import Lite
-from faceparse_core.parser import choose_device
 from faceparse_core.training.data import Augmentation, Batches, Portraits
 from faceparse_core.training.depthwise import quicken_depthwise
 from faceparse_core.training.train import (

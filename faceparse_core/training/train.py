@@ -20,10 +20,10 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from faceparse_core import checkpoints
+from faceparse_core.devices import PRECISIONS, choose_device, choose_precision
 from faceparse_core.labels import LABELS, NUM_LABELS
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.segformer import SIZES, SegFormer
-from faceparse_core.parser import PRECISIONS, choose_device, choose_precision
 from faceparse_core.training.data import PLAIN, Augmentation, Batches, Portraits
 from faceparse_core.training.depthwise import quicken_depthwise
 from faceparse_core.training.metrics import Confusion
