@@ -37,6 +37,7 @@ other commands (each has its own --help):
   faceparse download segformer-b5 fetch the published model
   faceparse evaluate DATA         measure a model on labelled portraits
   faceparse train DATA --out RUN  train or fine-tune
+  faceparse data KIND DIR --out DATA  bring a public data set into the layout for training
   faceparse export lite --out DIR write it as ONNX, for ONNX Runtime and Transformers.js
 """
 
@@ -48,6 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "models": _models,
         "download": _download,
         "train": _train,
+        "data": _data,
         "evaluate": _evaluate,
         "export": _export,
     }
@@ -365,7 +367,13 @@ def _train(argv: list[str]) -> int:
         prog="faceparse train",
         description="Trains or fine-tunes a network. Goes on where an interrupted run with the same options stopped.",
     )
-    parser.add_argument("data", help="folder with images/, masks/, train.txt and val.txt")
+    parser.add_argument(
+        "data",
+        nargs="+",
+        metavar="FOLDER[,share=0.2][,told=hair][,framing=picture]",
+        help="folders with images/, masks/, train.txt; the first with val.txt, too. share: how much of a batch comes "
+        "from it; told=hair: its masks tell hair from the rest and nothing else; framing=picture: no portraits",
+    )
     parser.add_argument("--out", required=True, help="folder of the run: config, log, last state, averaged weights")
     parser.add_argument("--arch", default="lite", help="lite (default), segformer-b0 … segformer-b5")
     parser.add_argument("--init", metavar="CHECKPOINT", help="start from this checkpoint (a name or a path)")
@@ -380,7 +388,15 @@ def _train(argv: list[str]) -> int:
     )
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--balance", type=float, help="how much rare labels weigh: 0 not at all, 0.5 (default) much")
-    parser.add_argument("--scenes", type=float, help="share of pictures with small faces over backgrounds (0.35)")
+    parser.add_argument(
+        "--augment",
+        type=_shares,
+        metavar="NAME=SHARE,…",
+        help="how often what happens to a picture, 0 switches it off: scenes=0.3,covered=0,small=0.1",
+    )
+    parser.add_argument(
+        "--freeze", type=int, metavar="STAGES", help="so many stages of lite's encoder stay as they are"
+    )
     parser.add_argument("--workers", type=int, help="processes that prepare pictures (1)")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--device")
@@ -390,6 +406,31 @@ def _train(argv: list[str]) -> int:
 
     print(train(TrainConfig.for_architecture(**vars(args))))
     return 0
+
+
+def _data(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="faceparse data",
+        description="Brings a public data set, as it is downloaded, into the layout that evaluate and train take. Goes "
+        "on where it was interrupted.",
+    )
+    parser.add_argument("kind", help="celebamask-hq or lapa")
+    parser.add_argument("source", type=Path, metavar="DIR", help="the unpacked download")
+    parser.add_argument("--out", type=Path, required=True, metavar="DATA", help="folder to write")
+    parser.add_argument("--size", type=int, default=512, help="the longer side of the pictures at most (512)")
+    args = parser.parse_args(argv)
+    from faceparse_core.training import datasets
+
+    counts = datasets.convert(args.kind, args.source, args.out, args.size)
+    print(f"{args.out}: " + ", ".join(f"{count} {split}" for split, count in counts.items()))
+    return 0
+
+
+def _shares(text: str) -> dict[str, float]:
+    try:
+        return {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form NAME=SHARE,NAME=SHARE") from error
 
 
 def _sizes(text: str) -> tuple[tuple[float, int], ...]:
