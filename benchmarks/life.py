@@ -4,6 +4,7 @@ The sets are folders of data as ``faceparse train`` takes them, measured on thei
 
 - portraits: F1 by label, pixels pooled, every picture as a whole (``faces="image"``); and the same portraits with a
   surgical mask or a hand drawn before the face: the share of the covered pixels that is taken for parts of the face.
+  Tones: mean F1 by skin tone, in classes of the individual typology angle (ITA; Chardon et al. 1991) of the median skin.
 - hair: IoU of hair, pictures of heads in the wild, from behind too.
 - street: whole bodies; IoU of hair and eyeglasses; clothing taken for hair or hat, in units of the hair's pixels, and
   the share of the clothing that is found.
@@ -31,6 +32,19 @@ from faceparse_core.training.data import PICTURE_SUFFIXES, read_names, read_pair
 from faceparse_core.training.metrics import Confusion
 
 _HAIR, _HAT, _CLOTH, _GLASSES = (region_ids(name)[0] for name in ("hair", "hat", "clothing", "eyeglasses"))
+_SKIN = region_ids("skin")[0]
+_BODY = [label.id for label in LABELS if label.name not in ("background", "eye_g", "hat", "ear_r", "neck_l")]
+_TO_XYZ = np.array(
+    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
+)
+_TONES = (
+    (55, "1 very light"),
+    (41, "2 light"),
+    (28, "3 intermediate"),
+    (10, "4 tan"),
+    (-30, "5 brown"),
+    (-90, "6 dark"),
+)
 _FACE_PARTS = torch.tensor(region_ids("skin + nose + eyes + brows + lips + mouth"))
 
 
@@ -60,10 +74,33 @@ def main() -> None:
 
 def portraits(parser: FaceParser, data: Path) -> dict:
     confusion = Confusion()
+    by_tone: dict[str, list[Confusion]] = {}
     for image, mask in _pairs(data):
-        confusion.add(torch.from_numpy(mask), parser.parse(image, faces="image").labels[0])
+        one = Confusion()
+        one.add(torch.from_numpy(mask), parser.parse(image, faces="image").labels[0])
+        confusion.counts += one.counts
+        by_tone.setdefault(_tone(image, mask), []).append(one)
     f1 = {label.name: round(value, 3) for label, value in zip(LABELS, confusion.f1.tolist(), strict=True)}
-    return {"mean F1": round(confusion.mean_f1, 4), **f1}
+    tones = {}
+    for name, some in sorted(by_tone.items()):
+        pooled = Confusion()
+        pooled.counts = torch.stack([one.counts for one in some]).sum(0)
+        # Without accessories: a group of few pictures has few of them, and they would decide.
+        tones[f"tone {name} ({len(some)})"] = round(pooled.f1[_BODY].nanmean().item(), 4)
+    return {"mean F1": round(confusion.mean_f1, 4), **f1, **tones}
+
+
+def _tone(image: np.ndarray, mask: np.ndarray) -> str:
+    """The class of a face's skin by its typology angle, from the median of its skin in CIELAB (D65)."""
+    skin = image[mask == _SKIN].astype(np.float64) / 255
+    if not len(skin):
+        return "unknown"
+    linear = np.where(skin <= 0.04045, skin / 12.92, ((skin + 0.055) / 1.055) ** 2.4)
+    xyz = linear @ _TO_XYZ.T / (_TO_XYZ.sum(1))
+    root = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
+    lightness, yellow = np.median(116 * root[:, 1] - 16), np.median(200 * (root[:, 1] - root[:, 2]))
+    angle = np.degrees(np.arctan2(lightness - 50, yellow))
+    return next(name for least, name in _TONES if angle > least)
 
 
 def covered(parser: FaceParser, data: Path) -> dict:

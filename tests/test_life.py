@@ -42,7 +42,7 @@ def test_what_is_covered_is_background_and_the_rest_as_it_was(face, kind):
         grown = np.asarray(Image.fromarray(hidden.astype(np.uint8) * 255).resize((64, 64), Image.BOX)) > 0
         grown = np.asarray(Image.fromarray(grown).resize((256, 256)))
         assert (far & ~grown & (before > 0)).mean() < 0.01
-        changed += hidden.mean() > 0.01
+        changed += hidden.mean() > 0.003
     assert changed >= 4
 
 
