@@ -4,7 +4,7 @@ The sets are folders of data as ``faceparse train`` takes them, measured on thei
 
 - portraits: F1 by label, pixels pooled, every picture as a whole (``faces="image"``); and the same portraits with a
   surgical mask or a hand drawn before the face: the share of the covered pixels that is taken for parts of the face.
-  Tones: mean F1 by skin tone, in classes of the individual typology angle (ITA; Chardon et al. 1991) of the median skin.
+  Tones: mean F1 by skin tone, in classes of the individual typology angle (Chardon et al. 1991) of the median skin.
 - hair: IoU of hair, pictures of heads in the wild, from behind too.
 - street: whole bodies; IoU of hair and eyeglasses; clothing taken for hair or hat, in units of the hair's pixels, and
   the share of the clothing that is found.
@@ -43,7 +43,7 @@ _TONES = (
     (28, "3 intermediate"),
     (10, "4 tan"),
     (-30, "5 brown"),
-    (-90, "6 dark"),
+    (-91, "6 dark"),
 )
 _FACE_PARTS = torch.tensor(region_ids("skin + nose + eyes + brows + lips + mouth"))
 
