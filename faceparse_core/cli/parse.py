@@ -1,0 +1,244 @@
+"""``faceparse IMAGE …``: labels, overlays, masks and cut-outs of pictures."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from faceparse_core import __version__
+from faceparse_core.cli.options import add_model_options, face_parser
+from faceparse_core.labels import LABELS, resolve
+
+_PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_OUTPUTS = ("labels", "overlay", "mask", "cutout")  # STEM.labels.png …: never taken for input
+
+_EPILOG = """\
+examples:
+  faceparse portrait.jpg                              labels and overlay beside the picture
+  faceparse portrait.jpg --region hair -o hair.png    a mask: white is hair
+  faceparse portrait.jpg --region hair --refine --cutout -o hair.png      the hair alone, without its background
+  faceparse portrait.jpg --region "face - eyes" --grow 4 --feather 12     a mask for painting over
+  faceparse group.jpg --region hair --face each       group.mask.0.png …: a mask for each face, the largest first
+  faceparse photos/ --out parsed/                     every picture of a folder
+
+regions:
+  names of labels and groups joined by + and -, such as "face - eyes - lips"; left and right are the subject's;
+  also forehead, cheeks, left cheek, right cheek, chin, under eyes and t-zone, which are drawn on each face
+
+other commands (each has its own --help):
+  faceparse models                what is there, and where
+  faceparse download segformer-b5 fetch the published model
+  faceparse evaluate DATA         measure a model on labelled portraits
+  faceparse train DATA --out RUN  train or fine-tune
+  faceparse data KIND DIR --out DATA  bring a public data set into the layout for training
+  faceparse export lite --out DIR write it as ONNX, for ONNX Runtime and Transformers.js
+"""
+
+
+def parse(argv: list[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="faceparse",
+        description="Face parsing: labels, masks and cut-outs of skin, hair, eyes, lips … from pictures.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, and folders of pictures")
+    parser.add_argument("-o", "--out", type=Path, help="file to write with --region and one picture; else a folder")
+    parser.add_argument("--region", help='write the mask of a region, such as "hair" or "face - eyes - lips"')
+    parser.add_argument("--soft", action="store_true", help="soft edges from the class probabilities (with --region)")
+    parser.add_argument(
+        "--refine", action="store_true", help="a soft mask whose edge follows the picture, hair by its strands"
+    )
+    parser.add_argument(
+        "--grow", type=float, default=0, metavar="PIXELS", help="move the edge outwards, inwards if negative"
+    )
+    parser.add_argument("--feather", type=float, default=0, metavar="PIXELS", help="make the edge so wide")
+    parser.add_argument(
+        "--cutout",
+        action="store_true",
+        help="write the picture with the region as alpha, the old background taken out of its edge; not the mask",
+    )
+    parser.add_argument(
+        "--faces",
+        default="auto",
+        choices=("auto", "image"),
+        help="auto (default): find the faces, parse each at its own scale; image: every picture is one portrait",
+    )
+    parser.add_argument(
+        "--face",
+        default="all",
+        type=_face,
+        metavar="WHOSE",
+        help="with --region, whose: all (default), largest, a number from 0 (the largest), or each: one file a face",
+    )
+    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    add_model_options(parser)
+    parser.add_argument("--version", action="version", version=f"faceparse {__version__}")
+    if not argv:
+        parser.print_help()
+        return 2
+    args = parser.parse_args(argv)
+    edited = args.soft or args.refine or args.grow or args.feather or args.cutout or args.face != "all"
+    if edited and not args.region:
+        parser.error("--soft, --refine, --grow, --feather, --cutout and --face belong to --region: say which region")
+    if not args.feather >= 0:
+        parser.error(f"--feather {args.feather}: the width of an edge is 0 or more")
+    if args.region:
+        try:
+            resolve(args.region)
+        except ValueError as error:
+            parser.error(str(error))
+    inputs = _inputs(args.images)
+    one_file = args.out is not None and args.region and args.out.suffix and not args.out.is_dir()
+    if one_file and (len(inputs) > 1 or Path(args.images[0]).is_dir()):
+        parser.error(f"--out {args.out} is one file, but there are {len(inputs)} pictures: give a folder")
+    if not one_file and args.out is not None:
+        if args.out.is_file():
+            parser.error(f"--out {args.out} is a file; without --region a folder is written to")
+        args.out.mkdir(parents=True, exist_ok=True)
+    return _parse_files(args, inputs, args.out if one_file else None)
+
+
+def _parse_files(args: argparse.Namespace, inputs: list[Path], file: Path | None) -> int:
+    from tqdm import tqdm
+
+    parser = face_parser(args)
+    if not args.json:
+        print(f"{parser.checkpoint.name} on {parser.device}, {parser.precision}, {parser.resolution} pixels")
+    many = len(inputs) > 1
+    results, failed, written = [], [], {}
+    for path in tqdm(inputs, unit="image", disable=None if many else True):
+        try:
+            result = _parse_one(args, parser, path, file, written)
+        except (ValueError, OSError, MemoryError) as error:
+            failed.append({"image": str(path), "error": str(error) or type(error).__name__})
+            continue
+        results.append(result)
+        if not args.json:
+            tqdm.write(_summary(result) if many else _table(result))
+    if args.json:
+        run = {"model": parser.checkpoint.name, "device": str(parser.device), "precision": parser.precision}
+        print(json.dumps({**run, "images": results, "failed": failed}, indent=2))
+    for failure in failed:
+        print(f"faceparse: {failure['image']}: {failure['error']}", file=sys.stderr)
+    if failed and many:
+        print(f"faceparse: {len(failed)} of {len(inputs)} pictures failed", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def _parse_one(args, parser, path: Path, file: Path | None, written: dict[Path, Path]) -> dict:
+    """Parse one picture, write its files and return its figures."""
+    from faceparse_core import images as pictures
+
+    folder = args.out if args.out is not None and file is None else path.parent
+    kinds = (("cutout" if args.cutout else "mask"),) if args.region else ("labels", "overlay")
+    start = time.perf_counter()
+    image = pictures.load(path)[0]
+    parsing = parser.parse(image, faces=args.faces)
+    areas = parsing.areas[0].tolist()
+    seconds = time.perf_counter() - start
+    faces = parsing.faces[0]
+    files = {kind: file or folder / f"{path.stem}.{kind}.png" for kind in kinds}
+    if args.face == "each":
+        ((kind, target),) = files.items()
+        files = {f"{kind} {face.index}": target.with_suffix(f".{face.index}{target.suffix}") for face in faces}
+    for target in files.values():
+        if target.resolve() == path.resolve():
+            raise ValueError(f"{target} would overwrite the picture itself: give another --out")
+        if target in written:
+            raise ValueError(
+                f"{target} was already written for {written[target]}: rename one, or parse it into another --out"
+            )
+
+    for kind, target in files.items():
+        pictures.save(_picture(kind, args, parsing, image), target)
+        written[target] = path
+    height, width = parsing.sizes[0]
+    return {
+        "image": str(path),
+        "width": width,
+        "height": height,
+        "labels": [
+            {"id": label.id, "name": label.name, "title": label.title, "pixels": area, "share": area / (height * width)}
+            for label, area in zip(LABELS, areas, strict=True)
+            if area
+        ],
+        "faces": [vars(face) for face in faces],
+        "seconds": round(seconds, 3),
+        "files": {kind: str(target) for kind, target in files.items()},
+    }
+
+
+def _picture(kind: str, args, parsing, image):
+    """What is written as STEM.KIND.png."""
+    from faceparse_core import images as pictures
+
+    if kind == "labels":
+        return pictures.indexed(parsing.labels[0])
+    if kind == "overlay":
+        return parsing.overlay(image)[0]
+    from faceparse_core import masks
+
+    kind, _, number = kind.partition(" ")
+    face = int(number) if number else args.face
+    mask = parsing.mask(args.region, soft=args.soft or args.refine, face=face)
+    if args.refine:
+        region, hair = set(resolve(args.region).ids), set(resolve("hair").ids)
+        one_head = face != "all" or len(parsing.faces[0]) == 1
+        method = "network" if region == hair and one_head else "guided"
+        mask = masks.refine(image, mask, hair=hair <= region, method=method)
+    mask = masks.edit(mask, grow=args.grow, feather=args.feather)
+    return (masks.cut_out(image, mask) if kind == "cutout" else mask)[0]
+
+
+def _face(text: str) -> str | int:
+    """``--face``: all, each, largest or the number of a face."""
+    if text in ("all", "each", "largest"):
+        return text
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"'{text}' is neither all, each, largest nor a number from 0 on")
+    return int(text)
+
+
+def _inputs(names: Sequence[str]) -> list[Path]:
+    """The pictures that are meant: files as they are given, and what lies in folders, our own outputs left out."""
+    inputs: list[Path] = []
+    for path in map(Path, names):
+        if not path.is_dir():
+            inputs.append(path)
+            continue
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _PICTURES and not _is_output(p))
+        if not found:
+            raise FileNotFoundError(f"{path} holds no pictures ({', '.join(_PICTURES)})")
+        inputs += found
+    return list(dict.fromkeys(inputs))
+
+
+def _is_output(path: Path) -> bool:
+    stem = Path(path.stem)
+    if stem.suffix.removeprefix(".").isdecimal():  # STEM.mask.0.png: of one face
+        stem = Path(stem.stem)
+    return path.suffix == ".png" and stem.suffix.removeprefix(".") in _OUTPUTS
+
+
+def _table(result: dict) -> str:
+    """Labels with their share of the picture, the largest first."""
+    lines = [f"{result['image']}: {result['width']}x{result['height']}, {_faces(result)}, {result['seconds']:.2f} s"]
+    for label in sorted(result["labels"], key=lambda label: -label["pixels"]):
+        lines.append(f"  {label['id']:2d}  {label['title']:<12} {label['share']:7.2%}")
+    return "\n".join([*lines, *(f"{kind}: {file}" for kind, file in result["files"].items())])
+
+
+def _summary(result: dict) -> str:
+    return (
+        f"{result['image']}: {len(result['labels'])} labels, {_faces(result)} -> {', '.join(result['files'].values())}"
+    )
+
+
+def _faces(result: dict) -> str:
+    count = len(result["faces"])
+    return "no face" if not count else "1 face" if count == 1 else f"{count} faces"
