@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from faceparse_core.parser import FaceParser
 from faceparse_core.labels import LABELS
+from faceparse_core.parser import FaceParser
 from faceparse_core.training import covers
 from faceparse_core.training.wear import Wear, worn
 
