@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -137,7 +138,7 @@ class Host(ThreadingHTTPServer):
         """Runs that are not over; one that nobody watches is over when it has been asked for."""
         waiting = [[number, run] for number, run in enumerate(self.prompts) if run not in self.done]
         if len(self.prompts) >= self.together and not self.holds:
-            self.done |= {run for run, prompt in self.prompts.items() if prompt["client_id"] not in self.watched}
+            self.done |= {run for run, prompt in self.prompts.items() if prompt.get("client_id") not in self.watched}
         return waiting
 
 
@@ -163,6 +164,7 @@ class Answers(BaseHTTPRequestHandler):
             self._answer({"queue_running": waiting[:1], "queue_pending": waiting[1:]})
         elif path.path.startswith("/history/"):
             self._answer({run: self._entry(run) for run in self.server.done if self.path.endswith(f"/{run}")})
+            self.server.queue()
         elif path.path == "/view":
             query = parse_qs(path.query)
             run = re.search(r"run-\d+", query["filename"][0]).group()
@@ -178,9 +180,14 @@ class Answers(BaseHTTPRequestHandler):
         if self.path == "/upload/image":
             self._upload(content)
         elif self.path == "/prompt":
+            prompt = json.loads(content)
+            if "hiar" in str(prompt):
+                errors = [{"message": "There is no label 'hiar'", "details": "did you mean hair?"}]
+                self._answer({"error": {"message": "invalid"}, "node_errors": {"3": {"errors": errors}}}, status=400)
+                return
             with self.server.lock:
                 run = f"run-{len(self.server.prompts) + 1}"
-                self.server.prompts[run] = json.loads(content)
+                self.server.prompts[run] = prompt
             self._answer({"prompt_id": run, "node_errors": {}})
         else:
             self._answer(b"")
@@ -216,11 +223,12 @@ class Answers(BaseHTTPRequestHandler):
         saved = {"filename": f"hair_{run}_.png", "subfolder": "faceparse", "type": "output"}
         preview = {"filename": "preview.png", "subfolder": "", "type": "temp"}
         outputs = {"2": {"text": ["lite"]}, "4": {"images": [preview]}, "5": {"images": [saved]}}
-        return {"status": {"messages": messages}, "outputs": outputs}
+        state = "error" if self.server.fails else "success"
+        return {"status": {"status_str": state, "messages": messages}, "outputs": outputs}
 
-    def _answer(self, content):
+    def _answer(self, content, status: int = 200):
         content = content if isinstance(content, bytes) else json.dumps(content).encode()
-        self.send_response(200)
+        self.send_response(status)
         self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         self.wfile.write(content)
@@ -234,7 +242,7 @@ class Answers(BaseHTTPRequestHandler):
         self.send_header("Sec-WebSocket-Accept", base64.b64encode(hashlib.sha1(key.encode()).digest()).decode())
         self.end_headers()
         self._message(1, {"type": "status", "data": {"status": {}}})
-        while not (mine := [run for run, prompt in self.server.prompts.items() if prompt["client_id"] == client]):
+        while not (mine := [run for run, prompt in self.server.prompts.items() if prompt.get("client_id") == client]):
             time.sleep(0.01)
         (run,) = mine
         if self.server.stream:
@@ -676,3 +684,58 @@ def test_a_full_disk_leaves_nothing_half(host, runner, quick, tmp_path, monkeypa
     assert runner.main(["hair_mask", "--server", host.url, "--out", str(tmp_path)]) == 1
     assert "No space left on device" in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------- the recipe with curl
+
+
+@pytest.fixture
+def recipe(host, tmp_path):
+    """Runs the recipe of docs/headless.md beside workflows/ and a picture; changes are made to its text."""
+    for tool in ("bash", "curl", "jq", "sha256sum"):
+        if not shutil.which(tool):
+            pytest.skip(f"there is no {tool} here")
+    (recipe,) = re.findall(r"```sh\n(\(\n.*?)```", (PACK / "docs" / "headless.md").read_text(encoding="utf-8"), re.S)
+    (tmp_path / "workflows").symlink_to(PACK / "workflows")
+    (tmp_path / "me.jpg").write_bytes(b"my picture")
+
+    def run(**changes: str) -> subprocess.CompletedProcess:
+        text = recipe.replace("http://127.0.0.1:8188", host.url)
+        for old, new in changes.items():
+            assert old in text
+            text = text.replace(old, new)
+        return subprocess.run(["bash", "-c", text], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+
+    return run
+
+
+def test_the_recipe_with_curl(host, recipe, tmp_path):
+    host.inputs["me.jpg"] = b"theirs"
+    run = recipe()
+    assert run.returncode == 0 and not run.stderr, run.stderr
+    query, content = json.loads((tmp_path / "hair.png").read_text())
+    assert query["filename"] == ["hair_run-1_.png"] and content == "my picture"
+    assert host.prompt["3"]["inputs"]["labels"] == "hair + hat"
+    assert host.inputs.pop("me.jpg") == b"theirs"
+    (name,) = host.inputs
+    assert re.fullmatch(r"faceparse/[0-9a-f]{16}/me\.jpg", name)
+
+
+def test_the_recipe_with_curl_fails_loudly(host, recipe, tmp_path):
+    (tmp_path / "hair.png").write_bytes(b"mine")
+    run = recipe()
+    assert run.returncode and "hair.png is there already" in run.stderr
+    assert (tmp_path / "hair.png").read_bytes() == b"mine" and not host.inputs
+    (tmp_path / "hair.png").unlink()
+
+    run = recipe(hat="hiar")
+    assert run.returncode and "There is no label 'hiar': did you mean hair?" in run.stderr
+    host.fails = "no face in image 1"
+    run = recipe()
+    assert run.returncode and "no face in image 1" in run.stderr
+    host.fails = ""
+    page, half = b"<html>Please log in</html>", raw(b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{")
+    for path, lie in (("/upload/image", {}), ("/prompt", page), ("/history/", page), ("/view", half)):
+        host.lies = {path: lie}
+        run = recipe()
+        assert run.returncode and run.stderr, path
