@@ -275,7 +275,7 @@ def test_a_long_batch_shows_progress_and_stops_at_the_hosts_interrupt(run, pack,
     frames = image.expand(5, -1, -1, -1)
     monkeypatch.setattr(pack.host, "_IMAGES_ON_GPU", 3)
     whole = run("ParseFace", image=frames, batch_size=2, resolution=128).args[0]
-    assert run.progress == [(2, 5), (3, 5), (5, 5)]
+    assert list(dict.fromkeys(run.progress)) == [(0, 5), (2, 5), (3, 5), (5, 5)]
     assert len(whole) == len(whole.labels) == 5 and torch.equal(whole.labels[0], whole.labels[4])
     assert torch.equal(whole.mask("hair", soft=True)[1], whole.mask("hair", soft=True)[3])
 

@@ -19,7 +19,7 @@ ORDERS = ("size", "left to right", "score")
 
 @dataclass(frozen=True)
 class Face:
-    """One face: its ``index`` in the image, its box ``x, y, width, height`` in pixels (forehead to chin, no hair).
+    """One face: its ``index`` in the image, its ``box`` (``x, y, width, height``) in pixels: forehead to chin, no hair.
 
     ``angle``: its tilt in the image in degrees, clockwise; the box is upright all the same and holds the tilted face.
     ``score``: how sure it is, 0..1.
@@ -32,6 +32,11 @@ class Face:
     height: int
     angle: float = 0.0
     score: float = 1.0
+
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """(x, y, width, height)."""
+        return self.x, self.y, self.width, self.height
 
 
 def bounding_box(rows: Tensor, columns: Tensor) -> tuple[int, int, int, int] | None:

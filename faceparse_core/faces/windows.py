@@ -83,6 +83,14 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Seen:
+    """What the network made of an image: the look at the ``whole`` of it, and ``details``, those at its faces."""
+
+    whole: Look
+    details: list[Look]
+
+
+@dataclass(frozen=True)
 class Scene:
     """An image put together from several looks: upright ones, to be painted over each other in order on background,
     and whose each cell of ``window`` is: the number of the face, uint8 [h, w]."""
