@@ -33,6 +33,11 @@ class Face:
     angle: float = 0.0
     score: float = 1.0
 
+    @property
+    def box(self) -> tuple[int, int, int, int]:
+        """``(x, y, width, height)`` in pixels, as ``parse`` takes boxes."""
+        return self.x, self.y, self.width, self.height
+
 
 def bounding_box(rows: Tensor, columns: Tensor) -> tuple[int, int, int, int] | None:
     """(x, y, width, height) of what is in these rows [H] and columns [W], bool; None if nothing is."""
