@@ -35,7 +35,7 @@ class Face:
 
     @property
     def box(self) -> tuple[int, int, int, int]:
-        """(x, y, width, height)."""
+        """``(x, y, width, height)`` in pixels, as ``parse`` takes boxes."""
         return self.x, self.y, self.width, self.height
 
 
