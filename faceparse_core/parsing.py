@@ -17,11 +17,21 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core import rendering, threads
-from faceparse_core.faces import Face, bounding_box, find_faces, framing, has_face
+from faceparse_core.faces import (
+    Face,
+    Look,
+    Scene,
+    background,
+    bounding_box,
+    draw,
+    extras,
+    find_faces,
+    framing,
+    has_face,
+    nearest,
+)
 from faceparse_core.labels import LABELS, NUM_LABELS, resolve
-from faceparse_core.regions import draw, extras
 from faceparse_core.rendering import Window
-from faceparse_core.windows import Look, Scene, background, nearest
 
 if TYPE_CHECKING:
     from faceparse_core.images import Images
@@ -130,7 +140,7 @@ class Parsing:
             row[list(region.ids)] = 1
         shapes = tuple({shape for region in resolved for shape in region.shapes})
         height, width = self._one_size()
-        masks = rendering.empty(len(regions), len(self), height, width)
+        masks = pictures.empty(len(regions), len(self), height, width)
         for i in range(len(self)):
             drawings = [draw(self.labels[i], one, shapes) for one in self[i].faces[0]] if shapes else []
             if soft:
@@ -140,7 +150,7 @@ class Parsing:
                     for mask, region in zip(part, resolved, strict=True):
                         for label, there, extra in extras(region, drawings, rows, columns, soft=True):
                             y, x = (side.start for side in there)
-                            share = rendering.empty(1, *mask[there].shape)
+                            share = pictures.empty(1, *mask[there].shape)
                             shifted = replace(place, x=place.x - x, y=place.y - y)
                             rendering.soft_masks(look.logits, shifted, [[label]], share)
                             mask[there] = (mask[there] + extra * share[0]).clamp_(0, 1)
@@ -321,7 +331,7 @@ class Parsing:
         strength[0] = 0
         laid = torch.tensor([label.colour for label in LABELS]) / 255 * strength
         kept = (1 - strength).expand(-1, 3).contiguous()
-        overlay = rendering.empty(*self.labels.shape, 3)
+        overlay = pictures.empty(*self.labels.shape, 3)
         for out, image, labels in zip(overlay, images, self.labels, strict=True):
             scaled = kept / 255 if image.dtype == torch.uint8 else kept
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -77,15 +76,15 @@ def _triton_kernel() -> Callable | None:
     if importlib.util.find_spec("triton") is None:
         return None
     try:
-        from faceparse_core import rendering_triton
+        from faceparse_core.rendering import triton_kernel
 
         unit = torch.zeros(1, 1, 1, device="cuda")
         one = samples(1, 0, 1, 1, unit.device)
-        rendering_triton.labels(unit, one, one)
+        triton_kernel.labels(unit, one, one)
     except Exception as error:  # Triton compiles here, with compilers and drivers that raise what they like
         _log.warning("Triton does not work here, labels are rendered by PyTorch: %s", error)
         return None
-    return rendering_triton.labels
+    return triton_kernel.labels
 
 
 def bands(logits: Tensor, window: Window, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:
@@ -286,12 +285,6 @@ def _interpolated(logits: Tensor, down: _Samples, across: _Samples, y: Tensor, x
     top = torch.lerp(flat[:, upper + left], flat[:, upper + right], share)
     bottom = torch.lerp(flat[:, lower + left], flat[:, lower + right], share)
     return torch.lerp(top[:, :, None], bottom[:, :, None], down.share[y][:, :, None])
-
-
-def empty(*shape: int) -> Tensor:
-    """A float32 tensor on the CPU that is not filled yet. numpy asks the system for large pages, which torch does not:
-    writing a large picture for the first time takes half as long."""
-    return torch.from_numpy(np.empty(shape, dtype=np.float32))
 
 
 def row_bands(shape: Sequence[int], bytes_per_pixel: int) -> Iterator[slice]:
