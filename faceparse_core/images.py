@@ -60,6 +60,12 @@ def load(images: Images) -> list[Tensor]:
     return [image for index, item in enumerate(images) for image in _load_one(item, f"images[{index}]")]
 
 
+def empty(*shape: int) -> Tensor:
+    """A float32 tensor on the CPU that is not filled yet. numpy asks the system for large pages, which torch does not:
+    writing a large picture for the first time takes half as long."""
+    return torch.from_numpy(np.empty(shape, dtype=np.float32))
+
+
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize an image ``[H, W, 3]`` (uint8, or float 0..1) to ``size`` = (height, width); the dtype and device stay.
 

@@ -14,6 +14,7 @@ HOUSE = (
     "labels",
     "images",
     "devices",
+    "threads",
     "models",
     "rendering",
     "masks",
