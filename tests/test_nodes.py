@@ -59,7 +59,7 @@ def pack(tmp_path_factory):
     patch.setenv("FACEPARSE_HOME", str(folder / "home"))
     patch.setenv("HF_HOME", str(folder / "hub"))
     patch.setenv("FACEPARSE_OFFLINE", "1")
-    patch.setattr(checkpoints, "_folders", [])
+    patch.setattr(finding, "_folders", [])
 
     import folder_paths
 

@@ -379,7 +379,7 @@ def test_the_error_of_a_node_arrives(run, tmp_path):
     [
         ("Select Labels.expression=hiar", "hair"),
         ("Select Labels.include=hiar", "hiar"),
-        ("Select Labels.includes=hair", "no such input, but parsing, include"),
+        ("Select Labels.includes=hair", "names no inputs: write NODE.INPUT=VALUE with Load Image.image"),
         ("Selct Labels.include=hair", "Select Labels"),
         ("Parse Face.resolution=many", "number"),
         ("Select Labels.soft=perhaps", "true or false"),
