@@ -8,6 +8,7 @@ of it, and ``ImportError`` for an extra that is not installed. Each says what wa
 from __future__ import annotations
 
 import contextlib
+import math
 import numbers
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,9 +27,10 @@ class CheckpointError(RuntimeError):
 def number(name: str, value: object, least: float = -LARGEST, most: float = LARGEST, *, whole: bool = False) -> float:
     """``value``, which must be a number from ``least`` to ``most``: an int if ``whole``. Else ValueError."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not is_number or not least <= value <= most or (whole and value != int(value)):
+    if not is_number or not least <= value <= most or value == math.inf or (whole and value != int(value)):
         kind = "a whole number" if whole else "a number"
-        raise ValueError(f"{name} must be {kind} from {least:,} to {most:,}, not {said(repr(value))}")
+        bounds = f"from {least:,} to {most:,}" if most < math.inf else f"of {least:,} or more"
+        raise ValueError(f"{name} must be {kind} {bounds}, not {said(repr(value))}")
     return int(value) if whole else value
 
 
