@@ -7,7 +7,8 @@ from comfy_api.latest import ComfyExtension, io
 from . import host
 from .faces import CropFaces, PasteFaces
 from .masks import CutOut, MaskCombine, MaskFeather, RefineMask
-from .parsing import ParseFace, ParsingInfo, PreviewParsing, SelectLabels
+from .parsing import ParseFace, ParsingInfo, PreviewParsing
+from .selecting import SelectLabels
 
 
 class FaceParseExtension(ComfyExtension):

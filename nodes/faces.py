@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from faceparse_core.crops import crop_faces, paste_faces
 
 from . import host
-from .parsing import CATEGORY, FaceParsing, _batch, _matched
+from .parsing import CATEGORY, FaceParsing, _batch, _matched, wrong_region
 
 FaceCrops = io.Custom("FACE_CROPS")
 """A ``faceparse_core.crops.FaceCrops``: where crops came from."""
@@ -97,6 +97,10 @@ class CropFaces(io.ComfyNode):
             ],
             hidden=[io.Hidden.unique_id],
         )
+
+    @classmethod
+    def validate_inputs(cls, region=None) -> bool | str:
+        return wrong_region(region) or True
 
     @classmethod
     def execute(cls, image, parsing, size, padding, face, index=0, align=False, region="face") -> io.NodeOutput:

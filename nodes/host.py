@@ -34,6 +34,7 @@ _IMAGES_ON_GPU = 64
 _networks: dict[tuple, ModelPatcher] = {}
 _nodes = 0  # Parse Face nodes that ComfyUI keeps
 _same_as: dict[tuple, tuple] = {}
+_with_text: set[str] = set()  # nodes that a line was written on
 
 
 # ---------------------------------------------------------------------------------------------- models
@@ -198,6 +199,7 @@ def give(result: Tensor) -> Tensor:
 
 
 def show_text(node_id: str | None, text: str) -> None:
-    """Writes a line on a node."""
-    if node_id:
+    """Writes a line on a node; an empty one takes away what was written there before."""
+    if node_id and (text or node_id in _with_text):
         PromptServer.instance.send_progress_text(text, node_id)
+        (_with_text.add if text else _with_text.discard)(node_id)

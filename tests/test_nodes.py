@@ -126,7 +126,7 @@ def test_the_pack_has_its_nodes_with_help_and_words_to_find_them(pack):
     web = ROOT / pack.module.WEB_DIRECTORY
     for name, node in pack.nodes.items():
         schema = node.define_schema()
-        assert schema.category == "mask/face parsing" and schema.description and len(schema.search_aliases) >= 4
+        assert schema.category == "image/mask/face parsing" and schema.description and len(schema.search_aliases) >= 4
         assert (web / "docs" / f"{name}.md").read_text().startswith(f"# {schema.display_name}\n")
         for socket in schema.inputs:
             assert socket.tooltip, f"{name}.{socket.id}"
@@ -144,12 +144,23 @@ def test_help_pages_tell_of_every_input_and_output(pack):
             assert f"**{socket.id}**" in page, f"{name}.{socket.id}"
 
 
-def test_labels_are_chosen_from_groups_and_readable_names(pack):
-    include = next(i for i in pack.nodes["FaceParseSelectLabels"].define_schema().inputs if i.id == "include")
-    assert include.options[: len(GROUPS)] == list(GROUPS)
-    assert {*DRAWN, *DRAWN_GROUPS, *(label.title for label in LABELS)} <= set(include.options)
-    assert len(set(include.options)) == len(include.options)
-    assert include.chip and include.placeholder  # without a placeholder the widget shows no name
+def test_what_is_selected_is_one_line_of_text(pack):
+    """As every node of ComfyUI's own has it: what it shows in all of its editors, and what an API graph holds."""
+    inputs = {i.id: i for i in pack.nodes["FaceParseSelectLabels"].define_schema().inputs}
+    assert list(inputs) == ["parsing", "labels", "soft", "face"]
+    assert inputs["labels"].default == "face"
+    for name in (*GROUPS, *DRAWN_GROUPS, *DRAWN):
+        spoken = name.replace("_", " ").removeprefix("left ").removeprefix("right ")
+        assert spoken in inputs["labels"].tooltip, name
+
+
+def test_a_wrong_name_is_refused_when_the_graph_is_queued(pack):
+    for name, given in (("SelectLabels", "labels"), ("CropFaces", "region"), ("ParsingInfo", "region")):
+        valid = pack.nodes["FaceParse" + name].validate_inputs
+        assert valid(**{given: "face - eyes"}) is True
+        assert valid(**{given: None}) is True, "it comes over a link, and is known only in the run"
+        assert "did you mean 'hair'" in valid(**{given: "hiar"})
+        assert "is empty" in valid(**{given: " "})
 
 
 def test_choices_are_those_of_the_engine(pack):
@@ -294,12 +305,12 @@ def test_frames_without_a_face(run, image, grey):
     frames = torch.cat([grey, image, grey])
     parsed = {rule: run("ParseFace", image=frames, on_no_face=rule, resolution=256).args for rule in NO_FACE[:3]}
     for rule, (parsing, mask, _) in parsed.items():
-        hair = run("SelectLabels", parsing=parsing, include=["hair"], soft=True).args[0]
+        hair = run("SelectLabels", parsing=parsing, labels="hair", soft=True).args[0]
         there = [hair[0].mean().item(), hair[2].mean().item()]
         assert mask[1].any() and 0 < hair[1].mean() < 1
         if rule == "empty mask":
             assert not mask[0].any() and not mask[2].any() and there == [0, 0]
-            assert run("SelectLabels", parsing=parsing, include=["background"]).args[0][0].all()
+            assert run("SelectLabels", parsing=parsing, labels="background").args[0][0].all()
         elif rule == "whole image":
             assert mask[0].all() and mask[2].all() and there == [1, 1]
         else:
@@ -379,24 +390,26 @@ def test_a_download_changes_no_fingerprint_but_new_weights_do(pack, run, image, 
 
 def test_labels_are_selected_without_the_model(run, parsing, monkeypatch):
     monkeypatch.setattr(engine.FaceParser, "parse", None)
-    for inputs, region, soft in (
-        (dict(include=["hair", "hat"]), "hair + hat", False),
-        (dict(include=["face"], exclude=["eyes", "upper lip"]), "face - eyes - upper lip", False),
-        (dict(include=["mouth_area"], soft=True), "mouth_area", True),
-        (dict(include=["hair"], expression="face - lips"), "face - lips", False),
-        (dict(include=[], exclude=[], expression="viewer left eye"), "right eye", False),
-        (dict(include=["cheeks", "nose"], exclude=["t-zone"], soft=True), "cheeks + nose - t-zone", True),
-    ):
-        (mask,) = run("SelectLabels", parsing=parsing, **inputs).args
-        assert mask.dtype == torch.float32 and torch.equal(mask, parsing.mask(region, soft=soft))
-    (mask,) = run("SelectLabels", parsing=parsing, include="hair").args  # as somebody may write it in the API
-    assert torch.equal(mask, parsing.mask("hair"))
-    with pytest.raises(ValueError, match="nothing is chosen"):
-        run("SelectLabels", parsing=parsing, include=[])
+    for region in ("hair + hat", "face - eyes - upper lip", "mouth area", "viewer left eye", "cheeks + nose - t-zone"):
+        for soft in (False, True):
+            (mask,) = run("SelectLabels", parsing=parsing, labels=region, soft=soft).args
+            assert mask.dtype == torch.float32 and torch.equal(mask, parsing.mask(region, soft=soft))
+    (mask,) = run("SelectLabels", parsing=parsing).args
+    assert torch.equal(mask, parsing.mask("face"))
     with pytest.raises(ValueError, match="selects nothing"):
-        run("SelectLabels", parsing=parsing, include=["hair"], exclude=["head"])
+        run("SelectLabels", parsing=parsing, labels="hair - head")
     with pytest.raises(ValueError, match="hair"):
-        run("SelectLabels", parsing=parsing, expression="hiar")
+        run("SelectLabels", parsing=parsing, labels="hiar")
+
+
+def test_a_face_that_is_not_there_is_told(run, parsing, caplog):
+    (mask,) = run("SelectLabels", parsing=parsing, face="3").args
+    told = "no face 3: there is 1 face, number 0; the mask is empty"
+    assert not mask.any() and run.texts == [("7", told)] and told in caplog.text
+    run("SelectLabels", parsing=parsing, face="0")
+    assert run.texts[1:] == [("7", "")], "what was told is taken away again"
+    run("SelectLabels", parsing=parsing, face="largest")
+    assert len(run.texts) == 2
 
 
 @pytest.fixture(scope="module")
@@ -412,7 +425,7 @@ def test_faces_of_a_scene_are_found_and_told_apart(run, couple):
     parsing, mask, _ = run("ParseFace", image=couple).args
     assert len(parsing.faces[0]) == 2 and mask[0, :, 400:].any() and mask[0, :, :300].any()
     masks = {
-        face: run("SelectLabels", parsing=parsing, include=["hair"], face=face).args[0]
+        face: run("SelectLabels", parsing=parsing, labels="hair", face=face).args[0]
         for face in ("all", "largest", "0", "1", "2")
     }
     assert torch.equal(masks["largest"], masks["0"]) and torch.equal(masks["0"] + masks["1"], masks["all"])
