@@ -274,7 +274,8 @@ def test_the_host_makes_room_and_the_network_is_its_to_move(run, pack, image, mo
     monkeypatch.setattr(memory, "load_models_gpu", lambda models, **options: asked.append((models, options)))
     run("ParseFace", image=image.expand(3, -1, -1, -1), precision="bf16")
     (((patcher,), options),) = asked
-    assert next(patcher.model.parameters()).dtype == torch.bfloat16
+    given = torch.bfloat16 if devices.has_native("bf16") else torch.float32
+    assert next(patcher.model.parameters()).dtype == given
     assert options["memory_required"] > 2 * 512 * 512 * 400 and options["force_full_load"]
 
 
