@@ -8,7 +8,9 @@ node, so that clearing the node cache frees it, as it frees ComfyUI's own models
 from __future__ import annotations
 
 import os
+import uuid
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +19,12 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import io, ui
+from PIL import Image
 from server import PromptServer
 from torch import Tensor
+
+from .later import Later
 
 if TYPE_CHECKING:
     from faceparse_core.checkpoints import Checkpoint
@@ -194,8 +200,8 @@ class Progress:
 
 
 def give(result: Tensor) -> Tensor:
-    """A mask or an image as ComfyUI wants it: float32, where it keeps what goes from node to node."""
-    return result.to(memory.intermediate_device(), torch.float32)
+    """A mask or an image as ComfyUI wants it: where it keeps what goes from node to node, and as exact as there."""
+    return result.to(memory.intermediate_device(), memory.intermediate_dtype())
 
 
 def show_text(node_id: str | None, text: str) -> None:
@@ -203,3 +209,17 @@ def show_text(node_id: str | None, text: str) -> None:
     if node_id and (text or node_id in _with_text):
         PromptServer.instance.send_progress_text(text, node_id)
         (_with_text.add if text else _with_text.discard)(node_id)
+
+
+def save_picture(image: Tensor) -> ui.SavedResult:
+    """Writes a picture, uint8 [H, W, 3], among ComfyUI's temporary ones. JPEG, because PNG takes ten times as long."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"faceparse_{uuid.uuid4().hex}.jpg"
+    Image.fromarray(image.contiguous().numpy()).save(folder / name, quality=85)
+    return ui.SavedResult(name, "", io.FolderType.temp)
+
+
+def give_later(shape: tuple[int, ...], make: Callable[[], Tensor]) -> Tensor:
+    """What ``give(make())`` gives, made when a node first looks at it."""
+    return Later.of(shape, memory.intermediate_dtype(), memory.intermediate_device(), lambda: give(make()))

@@ -15,6 +15,7 @@ from faceparse_core.labels import resolve
 from faceparse_core.parsing import NO_FACE, Parsing
 
 from . import host
+from .shown import shown_parsing
 
 CATEGORY = "image/mask/face parsing"
 FaceParsing = io.Custom("FACE_PARSING")
@@ -127,6 +128,7 @@ class ParseFace(io.ComfyNode):
                 io.Image.Output("overlay", tooltip="The image with the parts in their colours."),
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -150,21 +152,20 @@ class ParseFace(io.ComfyNode):
             track=track,
         )
         parsing = found.where_no_face(on_no_face)
+        picture = shown_parsing(parsing, image).as_dict()
         ran = f"{parser.checkpoint.name} · {parser.precision} on {parser.device}"
         if model == "auto" and parser.checkpoint.name == "lite":
-            ran += "\nsegformer-b5 is more exact but not here: see the log"
+            ran += "\nsegformer-b5 not found: see log"
         host.show_text(cls.hidden.unique_id, ran)
         _log.info(
             "Parse Face: %d image%s with %s, %s on %s, in %.2f s",
             len(parsing), "s" * (len(parsing) != 1), parser.checkpoint.name, parser.precision, parser.device,
             time.perf_counter() - start,
         )  # fmt: skip
-        return io.NodeOutput(
-            parsing,
-            host.give(parsing.mask("face")),
-            host.give(parsing.overlay(image)),
-            ui={"text": [ran]},
-        )
+        height, width = image.shape[1:3]
+        face = host.give_later((len(parsing), height, width), lambda: parsing.mask("face"))
+        overlay = host.give_later((len(parsing), height, width, 3), lambda: parsing.overlay(image))
+        return io.NodeOutput(parsing, face, overlay, ui=picture | {"text": [ran]})
 
 
 def _boxes_of_each(bboxes, count: int) -> list[list]:

@@ -8,6 +8,7 @@ from comfy_api.latest import io
 
 from . import host
 from .parsing import CATEGORY, FaceParsing, wrong_region
+from .shown import menu
 
 # Whose parts are selected: as it is shown, and as the engine calls it.
 _WHOSE = {"all": "all", "largest": "largest", **{str(index): index for index in range(16)}}
@@ -71,6 +72,7 @@ class SelectLabels(io.ComfyNode):
             ],
             outputs=[io.Mask.Output("mask")],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -84,7 +86,7 @@ class SelectLabels(io.ComfyNode):
         if missing:
             _log.warning("Select Labels: %s", missing)
         host.show_text(cls.hidden.unique_id, missing)
-        return io.NodeOutput(host.give(mask))
+        return io.NodeOutput(host.give(mask), ui={"faceparse": [menu(parsing)]})
 
 
 def _missing(parsing, face: str | int) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import importlib.util
 import json
@@ -13,12 +14,15 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from faceparse_core import checkpoints, devices
+from faceparse_core import checkpoints, devices, rendering
 from faceparse_core import images as pictures
 from faceparse_core import parser as engine
+from faceparse_core.labels import _REGION_KEYS as REGION_KEYS
 from faceparse_core.labels import DRAWN, DRAWN_GROUPS, GROUPS, LABELS
 from faceparse_core.parsing import NO_FACE, Parsing
 
@@ -132,8 +136,18 @@ def test_the_pack_has_its_nodes_with_help_and_words_to_find_them(pack):
             assert socket.tooltip, f"{name}.{socket.id}"
 
 
-def test_comfyui_is_given_no_script_to_run_in_its_editor(pack):
-    assert not list((ROOT / pack.module.WEB_DIRECTORY).rglob("*.js"))
+def test_comfyui_runs_the_scripts_of_the_menu_in_its_editor_and_no_other(pack):
+    web = ROOT / pack.module.WEB_DIRECTORY
+    assert sorted(path.name for path in web.rglob("*.js")) == ["labels.js", "menu.js"]
+    # Nothing comes from another host.
+    assert not [path.name for path in web.rglob("*.js") if "://" in path.read_text(encoding="utf-8")]
+
+
+def test_the_editor_knows_the_labels_of_the_engine(pack):
+    known = json.loads((ROOT / pack.module.WEB_DIRECTORY / "labels.json").read_text(encoding="utf-8"))
+    assert known["labels"] == [{"title": label.title, "colour": list(label.colour)} for label in LABELS]
+    names = {name: [part for part in parts if isinstance(part, int)] for name, parts in REGION_KEYS.items()}
+    assert known["names"] == names
 
 
 def test_help_pages_tell_of_every_input_and_output(pack):
@@ -238,8 +252,24 @@ def test_parse_face_gives_parsing_mask_and_overlay_and_tells_the_model(run, imag
     assert mask.shape == (1, 224, 224) and mask.dtype == torch.float32 and torch.equal(mask, parsing.mask("face"))
     assert overlay.shape == image.shape and overlay.dtype == torch.float32
     assert torch.equal(overlay, parsing.overlay(image))
+    assert [shown["type"] for shown in output.ui["images"]] == ["temp"]
     assert output.ui["text"][0].startswith("lite · ") and run.texts == [("7", output.ui["text"][0])]
     assert "1 image with lite" in caplog.text
+
+
+def test_outputs_that_nobody_looks_at_are_not_made(run, image, parsing, monkeypatch):
+    _, mask, overlay = run("ParseFace", image=image).args
+    made = []
+    monkeypatch.setattr(Parsing, "overlay", lambda self, images: made.append("overlay") or torch.ones(1, 224, 224, 3))
+    assert overlay.shape == (1, 224, 224, 3) and overlay.dtype == torch.float32 and overlay.device.type == "cpu"
+    assert len(overlay) == 1 and overlay.numel() == 3 * 224 * 224 and isinstance(overlay, torch.Tensor) and not made
+    # Whatever is done with it, it is done with the real one, which is made once.
+    assert overlay[0, :2].sum() == 2 * 224 * 3 and made == ["overlay"]
+    assert (255.0 * overlay.cpu().numpy()).min() == 255 and type(overlay.movedim(-1, 1)) is torch.Tensor
+    assert torch.cat([overlay, overlay]).shape[0] == 2 and made == ["overlay"]
+    overlay[0, 0, 0] = 0.5
+    assert overlay[0, 0, 0, 0] == 0.5 and overlay[0, 0, 1, 0] == 1
+    assert torch.equal(copy.deepcopy(mask), parsing.mask("face"))
 
 
 def test_auto_says_on_the_node_that_it_fell_back(run, image):
@@ -401,6 +431,46 @@ def test_labels_are_selected_without_the_model(run, parsing, monkeypatch):
         run("SelectLabels", parsing=parsing, labels="hair - head")
     with pytest.raises(ValueError, match="hair"):
         run("SelectLabels", parsing=parsing, labels="hiar")
+
+
+def test_the_editor_is_told_what_is_where_in_the_picture(run, image, parsing, pack):
+    parsed = run("ParseFace", image=image).args[0]
+    output = run("SelectLabels", parsing=parsed, labels="hair")
+    (told,) = output.ui["faceparse"]
+    assert (told["width"], told["height"]) == (224, 224)
+    values, lengths = torch.tensor(told["runs"]).view(-1, 2).unbind(1)
+    assert torch.equal(values.repeat_interleave(lengths).view(1, 224, 224), parsing.labels.long())
+    with Image.open(pack.folder / "temp" / told["picture"]["filename"]) as picture:
+        assert picture.size == (224, 224)
+        assert np.abs(np.asarray(picture) / 255 - image[0].numpy()).mean() < 0.02
+    again = run("SelectLabels", parsing=parsed, labels="face").ui["faceparse"][0]
+    assert again["picture"] == told["picture"], "it is written once"
+    # A parsing that did not come from Parse Face has no picture, but the parts are there.
+    assert run("SelectLabels", parsing=parsing).ui["faceparse"][0]["picture"] is None
+    # A big picture is shown reduced.
+    big = parsed.repeated(1)
+    big.sizes, big.windows = [(2000, 3000)], [rendering.Window(0, 0, 3000, 2000)]
+    del big.labels
+    told = run("SelectLabels", parsing=big).ui["faceparse"][0]
+    assert max(told["width"], told["height"]) <= 1024 and sum(told["runs"][1::2]) == told["width"] * told["height"]
+
+
+def test_nodes_show_what_they_made(run, image, parsing, pack):
+    mask = parsing.mask("face")
+    for name, inputs in (
+        ("MaskFeather", dict(mask=mask.expand(9, -1, -1))),
+        ("MaskCombine", dict(masks={"mask0": mask, "mask1": mask})),
+        ("RefineMask", dict(image=image, mask=mask)),
+        ("CutOut", dict(image=image, mask=mask)),
+        ("CropFaces", dict(image=image, parsing=parsing)),
+    ):
+        output = run(name, **inputs)
+        ui = output.ui if isinstance(output.ui, dict) else output.ui.as_dict()
+        assert len(ui["images"]) == min(len(output.args[0]), 4)
+        for shown in ui["images"]:
+            with Image.open(pack.folder / "temp" / shown["filename"]) as picture:
+                assert max(picture.size) <= 512 and picture.mode == "RGB"
+        assert pack.nodes["FaceParse" + name].define_schema().has_intermediate_output
 
 
 def test_a_face_that_is_not_there_is_told(run, parsing, caplog):
