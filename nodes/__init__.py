@@ -8,6 +8,7 @@ from . import host
 from .faces import CropFaces, PasteFaces
 from .masks import CutOut, MaskCombine, MaskFeather, RefineMask
 from .parsing import ParseFace, ParsingInfo, PreviewParsing
+from .samples import SamplePortrait
 from .selecting import SelectLabels
 
 
@@ -18,5 +19,5 @@ class FaceParseExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             ParseFace, SelectLabels, MaskCombine, MaskFeather, RefineMask, CutOut, PreviewParsing, ParsingInfo,
-            CropFaces, PasteFaces,
+            CropFaces, PasteFaces, SamplePortrait,
         ]  # fmt: skip

@@ -19,7 +19,7 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
-from comfy_api.latest import io, ui
+from comfy_api.latest import InputImpl, io, ui
 from PIL import Image
 from server import PromptServer
 from torch import Tensor
@@ -218,6 +218,11 @@ def save_picture(image: Tensor) -> ui.SavedResult:
     name = f"faceparse_{uuid.uuid4().hex}.jpg"
     Image.fromarray(image.contiguous().numpy()).save(folder / name, quality=85)
     return ui.SavedResult(name, "", io.FolderType.temp)
+
+
+def read_video(file: Path) -> Tensor:
+    """All frames of a video, float32 [B, H, W, 3] in 0..1."""
+    return InputImpl.VideoFromFile(str(file)).get_components().images
 
 
 def give_later(shape: tuple[int, ...], make: Callable[[], Tensor]) -> Tensor:

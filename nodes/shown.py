@@ -36,7 +36,7 @@ def shown_parsing(parsing: Parsing, image: Tensor) -> ui.SavedImages:
     """The parts in their colours over the image, as what a node shows; and its picture is kept for ``menu``."""
     _pictures[parsing] = _bytes(_small(image[0, ..., :3], _MENU))
     picture = _small(_pictures[parsing], _PICTURE)
-    labels = _small(parsing.labels[0], _PICTURE).long()
+    labels = _small(_small(parsing.labels[0], _MENU), _PICTURE).long()
     colours = _COLOURS[labels]
     over = torch.where((labels > 0)[..., None], picture + (colours - picture) * _OPACITY, picture.float())
     return ui.SavedImages([host.save_picture(over.to(torch.uint8))])
