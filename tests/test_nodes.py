@@ -22,6 +22,7 @@ from PIL import Image
 from faceparse_core import checkpoints, devices, rendering
 from faceparse_core import images as pictures
 from faceparse_core import parser as engine
+from faceparse_core.checkpoints import finding, table
 from faceparse_core.labels import _REGION_KEYS as REGION_KEYS
 from faceparse_core.labels import DRAWN, DRAWN_GROUPS, GROUPS, LABELS
 from faceparse_core.parsing import NO_FACE, Parsing
@@ -40,6 +41,7 @@ IDS = {
     "FaceParseParsingInfo": "ParsingInfo",
     "FaceParseCropFaces": "CropFaces",
     "FaceParsePasteFaces": "PasteFaces",
+    "FaceParseSamplePortrait": "SamplePortrait",
 }
 
 
@@ -62,7 +64,7 @@ def pack(tmp_path_factory):
     patch.setenv("FACEPARSE_HOME", str(folder / "home"))
     patch.setenv("HF_HOME", str(folder / "hub"))
     patch.setenv("FACEPARSE_OFFLINE", "1")
-    patch.setattr(checkpoints, "_folders", [])
+    patch.setattr(finding, "_folders", [])
 
     import folder_paths
 
@@ -190,7 +192,7 @@ def test_model_folders_are_the_hosts(pack):
 
     folders = [str(pack.folder / "models" / "face_parsing"), str(pack.folder / "shared")]
     assert folder_paths.get_folder_paths("face_parsing") == folders
-    assert [str(folder) for folder in checkpoints._folders] == folders
+    assert [str(folder) for folder in finding._folders] == folders
 
 
 def script(code: str, folder: Path = ROOT) -> subprocess.CompletedProcess:
@@ -368,7 +370,7 @@ def test_pictures_with_alpha_and_bad_ones(run, image, parsing):
 def test_a_model_that_is_deleted_or_broken_is_told(run, pack, image):
     mine = pack.folder / "shared" / "mine.safetensors"
     mine.parent.mkdir(exist_ok=True)
-    shutil.copy(checkpoints._BUNDLED_FILE, mine)
+    shutil.copy(table.BUNDLED_FILE, mine)
     assert "mine" in pack.host.model_names()
     assert run("ParseFace", image=image, model="mine").ui["text"][0].startswith("mine")
     mine.write_bytes(mine.read_bytes()[:1000])
@@ -383,7 +385,7 @@ def test_the_fingerprint_changes_with_the_files_and_only_then(pack):
     fingerprint = pack.nodes["FaceParseParseFace"].fingerprint_inputs
     mine = pack.folder / "shared" / "other.safetensors"
     mine.parent.mkdir(exist_ok=True)
-    shutil.copy(checkpoints._BUNDLED_FILE, mine)
+    shutil.copy(table.BUNDLED_FILE, mine)
     before = fingerprint(model="other", image=None, resolution=512)
     assert fingerprint(model="other", image=None, resolution=256) == before
     mine.write_bytes(mine.read_bytes() + b" ")
@@ -402,7 +404,7 @@ def test_a_download_changes_no_fingerprint_but_new_weights_do(pack, run, image, 
     def download(model, progress):
         if not there.exists():
             progress(10, 20)
-            shutil.copy(checkpoints._BUNDLED_FILE, there)
+            shutil.copy(table.BUNDLED_FILE, there)
             progress(20, 20)
         return find(model)
 
@@ -564,14 +566,14 @@ def test_mask_feather_passes_every_input_on(run, parsing, pack):
 
 
 def test_refine_mask_and_cut_out(run, image, parsing):
-    from faceparse_core import matting
+    from faceparse_core import masks
 
     mask = parsing.mask("hair", soft=True)
     (refined,) = run("RefineMask", image=image, mask=mask).args
-    assert torch.equal(refined, matting.refine(image, mask, hair=True))
+    assert torch.equal(refined, masks.refine(image, mask, hair=True))
     assert run.progress[-1] == (1, 1)
     rgba, colours, alpha = run("CutOut", image=image, mask=refined).args
-    assert torch.equal(rgba, matting.cut_out(image, refined))
+    assert torch.equal(rgba, masks.cut_out(image, refined))
     assert torch.equal(colours, rgba[..., :3]) and torch.equal(alpha, refined)
     rgba, _, _ = run("CutOut", image=image, mask=refined, clean_colours=False).args
     assert torch.equal(rgba[..., :3], image)

@@ -1,1 +1,8 @@
-"""Training and measuring networks. Development tools: nothing else in the package imports them."""
+"""Training and measuring networks. Development tools: the engine never imports them, only their commands do.
+
+A file a subject. The command line uses ``train``, ``evaluate`` and ``datasets``, benchmarks also ``covers``, ``data``
+and ``metrics``. Data go from ``data`` (folders, batches) through ``painting`` (a picture), ``covers`` (what lies before
+a face) and ``wear`` (what happens to it) to ``train`` and its ``losses``.
+"""
+
+__all__ = ["covers", "data", "datasets", "evaluate", "metrics", "train"]

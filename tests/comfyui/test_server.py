@@ -30,6 +30,7 @@ NODES = {
     "FaceParseParsingInfo": "Parsing Info",
     "FaceParseCropFaces": "Crop Faces",
     "FaceParsePasteFaces": "Paste Faces",
+    "FaceParseSamplePortrait": "Sample Portrait",
 }
 GRAPHS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 
