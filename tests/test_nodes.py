@@ -475,6 +475,19 @@ def test_nodes_show_what_they_made(run, image, parsing, pack):
         assert pack.nodes["FaceParse" + name].define_schema().has_intermediate_output
 
 
+def test_pictures_come_with_the_pack(run, pack, monkeypatch):
+    options = pack.nodes["FaceParseSamplePortrait"].define_schema().inputs[0].options
+    read = []
+    monkeypatch.setattr(pack.host, "read_video", lambda file: read.append(file.name) or torch.zeros(24, 8, 8, 3))
+    images = {name: run("SamplePortrait", picture=name).args[0] for name in options}
+    assert {name: len(image) for name, image in images.items()} == dict.fromkeys(options, 1) | {options[-1]: 24}
+    for image in images.values():
+        assert image.dtype == torch.float32 and image.shape[3] == 3 and image.min() >= 0 and image.max() <= 1
+    assert read == ["portrait.mp4"]
+    # Three faces, as promised.
+    assert len(run("ParseFace", image=images["several faces"]).args[0].faces[0]) == 3
+
+
 def test_a_face_that_is_not_there_is_told(run, parsing, caplog):
     (mask,) = run("SelectLabels", parsing=parsing, face="3").args
     told = "no face 3: there is 1 face, number 0; the mask is empty"
