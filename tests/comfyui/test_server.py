@@ -380,7 +380,7 @@ def test_the_error_of_a_node_arrives(run, tmp_path):
     [
         ("Select Labels.labels=hiar", "did you mean 'hair'"),
         ("Select Labels.labels=hair - head", "selects nothing"),
-        ("Select Labels.include=hair", "no such input, but parsing, labels"),
+        ("Select Labels.include=hair", "names no inputs: write NODE.INPUT=VALUE with Load Image.image"),
         ("Selct Labels.labels=hair", "Select Labels"),
         ("Parse Face.resolution=many", "number"),
         ("Select Labels.soft=perhaps", "true or false"),
