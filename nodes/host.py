@@ -177,7 +177,8 @@ def parse(
             batch_size=max(1, batch),
             progress=lambda done, _, start=start: tick(start + done, len(images)),
         )
-        _ = part.labels  # rendered where the logits are: a GPU is quicker at it
+        if device.type != "cpu":
+            _ = part.labels  # rendered where the logits are: a GPU is quicker at it
         parts.append(part.to(memory.intermediate_device()))
     return type(parts[0]).joined(parts), parser
 

@@ -8,6 +8,7 @@ import torch
 from comfy_api.latest import ui
 from torch import Tensor
 
+from faceparse_core import images as pictures
 from faceparse_core.labels import LABELS
 from faceparse_core.parsing import Parsing
 
@@ -35,8 +36,8 @@ def shown(images: Tensor) -> ui.SavedImages:
 def shown_parsing(parsing: Parsing, image: Tensor) -> ui.SavedImages:
     """The parts in their colours over the image, as what a node shows; and its picture is kept for ``menu``."""
     _pictures[parsing] = _bytes(_small(image[0, ..., :3], _MENU))
-    picture = _small(_pictures[parsing], _PICTURE)
-    labels = _small(_small(parsing.labels[0], _MENU), _PICTURE).long()
+    labels = parsing[0].small_labels(_PICTURE)[0].long()
+    picture = pictures.resize(_pictures[parsing], labels.shape)
     colours = _COLOURS[labels]
     over = torch.where((labels > 0)[..., None], picture + (colours - picture) * _OPACITY, picture.float())
     return ui.SavedImages([host.save_picture(over.to(torch.uint8))])
@@ -48,7 +49,7 @@ def menu(parsing: Parsing) -> dict:
     The label map as runs, [label, length, label, length …] row by row: a picture read back from a canvas is not exact
     in every browser.
     """
-    labels = _small(parsing.labels[0], _MENU)
+    labels = parsing[0].small_labels(_MENU)[0]
     height, width = labels.shape
     values, lengths = torch.unique_consecutive(labels.flatten(), return_counts=True)
     runs = torch.stack([values.long(), lengths], dim=1).flatten().tolist()

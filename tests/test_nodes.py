@@ -259,6 +259,16 @@ def test_parse_face_gives_parsing_mask_and_overlay_and_tells_the_model(run, imag
     assert "1 image with lite" in caplog.text
 
 
+def test_a_big_picture_is_not_rendered_as_long_as_nobody_asks(run, image, monkeypatch):
+    from faceparse_core import rendering
+
+    sizes = []
+    labels = rendering.labels
+    monkeypatch.setattr(rendering, "labels", lambda *rest: sizes.append(max(rest[2])) or labels(*rest))
+    run("ParseFace", image=image.repeat_interleave(10, 1).repeat_interleave(10, 2))
+    assert max(sizes) <= 1024
+
+
 def test_outputs_that_nobody_looks_at_are_not_made(run, image, parsing, monkeypatch):
     _, mask, overlay = run("ParseFace", image=image).args
     made = []
@@ -519,6 +529,16 @@ def test_faces_of_a_scene_are_found_and_told_apart(run, couple):
     info, boxes, count = run("ParsingInfo", parsing=parsing, region="lips").args
     assert count == 2 and [box["x"] > 400 for box in boxes[0]] == [True, False]
     assert json.loads(info)[0]["faces"][1]["index"] == 1
+
+
+def test_labels_at_a_glance_are_those_of_the_image_made_smaller(run, couple, parsing):
+    found = run("ParseFace", image=couple).args[0]
+    small = found.small_labels(450)
+    assert small.shape == (1, 250, 450) and small.dtype == torch.uint8
+    every_second = found.labels[:, 1::2, 1::2]
+    assert (small == every_second).float().mean() > 0.985 and len(small.unique()) > 10
+    assert torch.equal(parsing.small_labels(224), parsing.labels)
+    assert parsing.small_labels(1).shape == (1, 1, 1)
 
 
 def test_boxes_of_a_detector_take_the_place_of_the_search(run, couple):
