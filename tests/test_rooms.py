@@ -15,7 +15,6 @@ HOUSE = (
     "labels",
     "images",
     "devices",
-    "threads",
     "models",
     "rendering",
     "masks",
