@@ -91,6 +91,28 @@ class Editor:
             "(id) => app.graph.getNodeById(id).widgets.find((widget) => widget.name === 'labels').value", node
         )
 
+    def write(self, node, text: str) -> None:
+        self.page.evaluate(
+            "([id, text]) => { app.graph.getNodeById(id).widgets.find(({ name }) => name === 'labels').value = text }",
+            [node, text],
+        )
+
+    def between(self, preview: str) -> list:
+        """Sample Portrait before the first node of the graph, a preview behind it; the ids of that node and the
+        preview."""
+        return self.page.evaluate(
+            """(preview) => {
+                const [task] = app.graph.nodes;
+                const picture = LiteGraph.createNode("FaceParseSamplePortrait"), shown = LiteGraph.createNode(preview);
+                app.graph.add(picture);
+                app.graph.add(shown);
+                picture.connect(0, task, 0);
+                task.connect(0, shown, 0);
+                return [task.id, shown.id];
+            }""",
+            preview,
+        )
+
     def picture(self):
         """The picture that is the menu of the only Select Labels that is shown."""
         picture = self.page.locator(".faceparse-picture:visible")
@@ -188,17 +210,7 @@ def test_a_blueprint_runs(editor, name):
         assert inputs[:5] == ["image", "model", "positive", "negative", "vae"]
         return
     preview = "MaskPreview" if name == "Hair mask" else "PreviewImage"
-    editor.page.evaluate(
-        """(preview) => {
-            const [task] = app.graph.nodes;
-            const picture = LiteGraph.createNode("FaceParseSamplePortrait"), shown = LiteGraph.createNode(preview);
-            app.graph.add(picture);
-            app.graph.add(shown);
-            picture.connect(0, task, 0);
-            task.connect(0, shown, 0);
-        }""",
-        preview,
-    )
+    editor.between(preview)
     assert any(output.get("images") for output in editor.succeed().values())
 
 
@@ -248,19 +260,14 @@ def test_chips_show_what_is_chosen_and_remove_it(editor):
     *_, select, _ = editor.add(*CHAIN, values=((2, "labels", "hair + hiar - left eye"),))
     kind, detail = editor.run()
     assert kind == "refused" and "did you mean 'hair'" in json.dumps(detail)
-    editor.page.evaluate(
-        "(id) => { app.graph.getNodeById(id).widgets.find((w) => w.name === 'labels').value = 'hair + face - left eye' }",
-        select,
-    )
+    editor.write(select, "hair + face - left eye")
     editor.succeed()
     chips = editor.page.locator(".faceparse-chips:visible button")
     assert chips.all_text_contents() == ["hair ×", "face ×", "− left eye ×"]
     chips.nth(0).click()
     assert editor.text(select) == "face - left eye"
     # The text may be edited anywhere: the chips follow.
-    editor.page.evaluate(
-        "(id) => { app.graph.getNodeById(id).widgets.find((w) => w.name === 'labels').value = 'neck' }", select
-    )
+    editor.write(select, "neck")
     editor.page.wait_for_function(
         "() => [...document.querySelectorAll('.faceparse-chips button')].some((chip) => chip.textContent === 'neck ×')"
     )
@@ -315,22 +322,11 @@ def test_in_a_subgraph_the_text_that_it_is_promoted_to_is_edited(editor):
     graph = json.loads((PACK / "subgraphs" / "Hair mask.json").read_text(encoding="utf-8"))
     graph["nodes"][0]["widgets_values"][0] = "face"
     editor.open(graph)
-    host, preview = editor.page.evaluate(
-        """() => {
-            const [task] = app.graph.nodes;
-            const picture = LiteGraph.createNode("FaceParseSamplePortrait"), shown = LiteGraph.createNode("MaskPreview");
-            app.graph.add(picture);
-            app.graph.add(shown);
-            picture.connect(0, task, 0);
-            task.connect(0, shown, 0);
-            return [task.id, shown.id];
-        }"""
-    )
+    host, preview = editor.between("MaskPreview")
     mask = mask_of(editor.comfy, editor.succeed(), preview)
     assert at(mask, NOSE) > 250 and at(mask, HAIR) < 5
-    editor.page.evaluate(
-        "(id) => app.canvas.openSubgraph(app.graph.getNodeById(id).subgraph, app.graph.getNodeById(id))", host
-    )
+    enter = "(id) => app.canvas.openSubgraph(app.graph.getNodeById(id).subgraph, app.graph.getNodeById(id))"
+    editor.page.evaluate(enter, host)
     editor.click(HAIR)
     editor.page.evaluate("() => app.canvas.setGraph(app.rootGraph ?? app.graph.rootGraph)")
     assert editor.text(host) == "face + hair"
