@@ -153,7 +153,8 @@ def test_boxes_from_outside(lite, group, parsed):
     assert math.dist(middle(face), middle(small)) < 4 and face.score == 0.75
     assert parsing.mask("nose").any() and not parsing.mask("person")[0, :, :800].any()
     # What is no face stays as it was given.
-    assert lite.parse(group, faces=[(5, 5, 60, 70)]).faces[0] == [Face(0, 5, 5, 60, 70)]
+    given = lite.parse(group, faces=[(5, 5, 60, 70)]).faces[0]
+    assert given == [Face(0, 5, 5, 60, 70)] and given[0].box == (5, 5, 60, 70)
 
 
 @pytest.mark.parametrize(
