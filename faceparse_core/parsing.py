@@ -124,7 +124,7 @@ class Parsing:
 
         ``region``: names of labels, groups and drawn regions joined by ``+`` and ``-``, see ``labels.resolve``. Hard
         masks are 0 or 1 by the most likely label; ``soft`` ones are the summed class probabilities, in [0, 1], each
-        within 1/512 of the exact one. Of a label of which a drawn region (``labels.DRAWN``) is a part, that part counts.
+        within 1/512 of the exact one. Of a label that a drawn region (``labels.DRAWN``) is a part of, that part counts.
         ``face``: whose: ``"all"``, ``"largest"``, or the index of a face; the mask of an image that has no such face is
         empty. Raises ``ValueError`` for a name or a face that cannot be.
         """
