@@ -39,6 +39,9 @@ if TYPE_CHECKING:
 # What the masks of an image without a face may be.
 NO_FACE = ("empty mask", "whole image", "last frame's", "error")
 
+# The longest side of the label map in which is looked whether there is a face: the network saw no more than half of it.
+_GLANCE = 1024
+
 
 @dataclass(frozen=True)
 class Details:
@@ -118,6 +121,37 @@ class Parsing:
                 size = rows.stop - rows.start, columns.stop - columns.start
                 labels[i, rows, columns] = rendering.labels(look.logits, place, size)
         return labels
+
+    def small_labels(self, longest: int) -> Tensor:
+        """``labels`` of the images made so small that no side is longer than this, uint8 [B, h, w]: to look at, at a
+        fraction of the cost. Those of images that are no larger are ``labels``."""
+        height, width = self._one_size()
+        scale = longest / max(height, width)
+        if scale >= 1:
+            return self.labels
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        down, across = size[0] / height, size[1] / width
+
+        def smaller(window: Window) -> Window:
+            return Window(window.x * across, window.y * down, window.width * across, window.height * down, window.angle)
+
+        def on_pixels(window: Window) -> Window:
+            x, y, right, bottom = (
+                round(v) for v in (window.x, window.y, window.x + window.width, window.y + window.height)
+            )
+            return Window(x, y, right - x, bottom - y)
+
+        details = []
+        for one in self.details:
+            if one and one.scene:
+                # What is painted lies on whole pixels, and on none if it is too small to be seen.
+                looks = [Look(look.logits, on_pixels(smaller(look.window))) for look in one.scene.looks]
+                looks = tuple(look for look in looks if look.window.width and look.window.height)
+                one = Details((), replace(one.scene, looks=looks))
+            details.append(one)
+        return Parsing(
+            self.logits, [smaller(window) for window in self.windows], [size] * len(self), (), details
+        ).labels
 
     def mask(self, region: str, *, soft: bool = False, face: int | str = "all") -> Tensor:
         """The mask of a region, float32 [B, H, W].
@@ -240,7 +274,7 @@ class Parsing:
             raise ValueError(f"unknown rule {rule!r} for images without a face: choose one of {', '.join(NO_FACE)}")
         found = [
             bool(details.faces) if details else has_face(labels)
-            for labels, details in zip(self.labels, self.details, strict=True)
+            for labels, details in zip(self.small_labels(_GLANCE), self.details, strict=True)
         ]
         without = [i for i, there in enumerate(found) if not there]
         if not without:
@@ -248,7 +282,9 @@ class Parsing:
         if rule == "error":
             raise ValueError(f"there is no face in {_image_list(without, len(self))}")
         result = Parsing(self.logits, self.windows, self.sizes, without if rule == "whole image" else (), self.details)
-        result.labels = self.labels.clone()
+        rendered = "labels" in self.__dict__
+        if rendered:
+            result.labels = self.labels.clone()
         last = None
         for i, there in enumerate(found):
             if there:
@@ -256,12 +292,14 @@ class Parsing:
             elif rule == "last frame's" and last is not None:
                 result.logits[i], result.windows[i] = self.logits[last], self.windows[last]
                 result.details[i] = self.details[last]
-                result.labels[i] = self.labels[last]
+                if rendered:
+                    result.labels[i] = self.labels[last]
             else:
                 height, width = self.sizes[i]
                 result.logits[i], result.windows[i] = background(self.logits[i].device), Window(0, 0, width, height)
                 result.details[i] = None
-                result.labels[i] = 0
+                if rendered:
+                    result.labels[i] = 0
         return result
 
     @property

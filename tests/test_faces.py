@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 from dataclasses import replace
@@ -14,22 +15,23 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from faceparse_core import FaceParser, checkpoints, parser
+from faceparse_core import FaceParser, checkpoints
+from faceparse_core import images as pictures
 from faceparse_core.faces import (
     Face,
     Look,
+    Pyramid,
     Tracker,
     arranged,
     compose,
     cut,
     fills,
     find_faces,
-    finder,
+    fine_look,
     framing,
     from_boxes,
-    padded,
 )
-from faceparse_core.faces.windows import connected
+from faceparse_core.faces.windows import connected, padded
 from faceparse_core.labels import NUM_LABELS
 from faceparse_core.models.lite import Lite
 from faceparse_core.rendering import Window
@@ -102,12 +104,34 @@ def test_a_portrait_is_parsed_whole(lite, head):
     assert auto.faces == whole.faces
 
 
-def test_a_network_that_was_never_trained_still_gives_its_labels():
+def test_faces_are_found_whatever_network_parses_them(head, group, parsed):
     torch.manual_seed(0)
-    network = Lite().fold()
-    untrained = FaceParser(checkpoints.find("lite"), "cpu", "fp32", network=network)
+    untrained = FaceParser(checkpoints.find("lite"), "cpu", "fp32", network=Lite().fold())
+    assert torch.equal(untrained.parse(head).labels, untrained.parse(head, faces="image").labels)
+    assert untrained.parse(group).faces == parsed.faces
     noise = np.random.default_rng(0).integers(0, 255, (100, 300, 3), dtype=np.uint8)
-    assert torch.equal(untrained.parse(noise).labels, untrained.parse(noise, faces="image").labels)
+    assert untrained.parse(noise, faces="image").labels.any() and not untrained.parse(noise).labels.any()
+
+
+def test_a_network_that_tells_nothing_apart_finds_no_faces(head):
+    blind = Pyramid(
+        lambda pixels: torch.zeros(len(pixels), NUM_LABELS, pixels.shape[1] // 4, pixels.shape[2] // 4), GREY
+    )
+    image = torch.from_numpy(np.array(head))
+    assert blind.find([image, image]) == [[], []] and blind.find_near(image, [Face(0, 40, 40, 90, 120)]) == [None]
+
+
+def test_a_finder_sees_again_what_it_found(lite, group, parsed):
+    image = torch.from_numpy(np.array(group))
+    assert lite._finder.find([image]) == parsed.faces
+    beside = [replace(face, x=face.x + face.width // 10) for face in parsed.faces[0]]
+    for again, face in zip(lite._finder.find_near(image, beside), parsed.faces[0], strict=True):
+        assert again.index == face.index and math.dist(middle(again), middle(face)) < 0.05 * face.height
+
+
+def test_a_face_has_a_box(parsed):
+    face = parsed.faces[0][0]
+    assert face.box == (face.x, face.y, face.width, face.height)
 
 
 def test_order_and_smallest_size(lite, group, head, parsed):
@@ -129,7 +153,8 @@ def test_boxes_from_outside(lite, group, parsed):
     assert math.dist(middle(face), middle(small)) < 4 and face.score == 0.75
     assert parsing.mask("nose").any() and not parsing.mask("person")[0, :, :800].any()
     # What is no face stays as it was given.
-    assert lite.parse(group, faces=[(5, 5, 60, 70)]).faces[0] == [Face(0, 5, 5, 60, 70)]
+    given = lite.parse(group, faces=[(5, 5, 60, 70)]).faces[0]
+    assert given == [Face(0, 5, 5, 60, 70)] and given[0].box == (5, 5, 60, 70)
 
 
 @pytest.mark.parametrize(
@@ -256,9 +281,9 @@ def test_the_finer_look_has_no_gaps(size):
         return cells.mean(1, keepdim=True).expand(-1, NUM_LABELS, -1, -1)
 
     image = torch.arange(size[0] * size[1]).remainder(977).div(977).view(*size, 1).expand(-1, -1, 3)
-    look = finder._finer_look(image, see, GREY)
+    look = fine_look(image, see, GREY)
     scale = 4 * look.logits.shape[1] / look.window.height
-    small = finder.pictures.resize(image, (round(size[0] * scale), round(size[1] * scale)))
+    small = pictures.resize(image, (round(size[0] * scale), round(size[1] * scale)))
     field = padded(small, 0, 0, (4 * look.logits.shape[1], 4 * look.logits.shape[2]), GREY)
     assert torch.equal(look.logits, see(field[None])[0])
 
@@ -391,12 +416,11 @@ def test_tracked_portraits_hold_still(lite, head):
 
 
 def test_a_face_that_is_overlooked_for_a_frame_is_looked_for_where_it_was(lite, shaky, monkeypatch):
-    search = finder.search
+    find, frame = Pyramid.find, itertools.count()
 
-    def blink(*arguments):
-        found = search(*arguments)
-        return [*found[:2], replace(found[2], faces=found[2].faces[1:]), *found[3:]]
+    def blink(self, images):
+        return [faces[1:] if next(frame) % len(shaky) == 2 else faces for faces in find(self, images)]
 
-    monkeypatch.setattr(parser, "search", blink)
+    monkeypatch.setattr(Pyramid, "find", blink)
     assert [len(found) for found in lite.parse(shaky).faces] == [3, 3, 2, 3, 3]
     assert [len(found) for found in lite.parse(shaky, track=True).faces] == [3, 3, 3, 3, 3]

@@ -7,12 +7,14 @@ Others use what is named here.
 
 from faceparse_core.faces.crops import FaceCrops, Place, crop_faces, paste_faces
 from faceparse_core.faces.face import ORDERS, Face, arranged, bounding_box, fills, framing, from_boxes
-from faceparse_core.faces.finder import Found, look_again, search, settle
+from faceparse_core.faces.finder import Finder, Pyramid
+from faceparse_core.faces.frames import Found, Framed, Layout, framed, layout
 from faceparse_core.faces.labelled import find_faces, has_face
 from faceparse_core.faces.landmarks import Axes, face_axes
 from faceparse_core.faces.regions import Drawing, draw, extras
+from faceparse_core.faces.tiles import fine_look
 from faceparse_core.faces.tracking import Tracker
-from faceparse_core.faces.windows import Look, Scene, background, compose, cut, nearest, padded
+from faceparse_core.faces.windows import Look, Scene, Seen, background, compose, cut, nearest
 
 __all__ = [
     "ORDERS",
@@ -20,10 +22,15 @@ __all__ = [
     "Drawing",
     "Face",
     "FaceCrops",
+    "Finder",
     "Found",
+    "Framed",
+    "Layout",
     "Look",
     "Place",
+    "Pyramid",
     "Scene",
+    "Seen",
     "Tracker",
     "arranged",
     "background",
@@ -36,13 +43,12 @@ __all__ = [
     "face_axes",
     "fills",
     "find_faces",
+    "fine_look",
+    "framed",
     "framing",
     "from_boxes",
     "has_face",
-    "look_again",
+    "layout",
     "nearest",
-    "padded",
     "paste_faces",
-    "search",
-    "settle",
 ]
