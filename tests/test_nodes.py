@@ -316,6 +316,22 @@ def test_a_big_picture_is_not_rendered_as_long_as_nobody_asks(run, image, monkey
     assert max(sizes) <= 1024
 
 
+def test_results_are_as_exact_as_the_host_keeps_them(run, image, parsing, monkeypatch):
+    import comfy.model_management as memory
+
+    monkeypatch.setattr(memory, "intermediate_dtype", lambda: torch.float16)
+    parsed, mask, overlay = run("ParseFace", image=image.half()).args
+    assert mask.dtype == overlay.dtype == torch.float16 and (mask * 1).dtype == (overlay * 1).dtype == torch.float16
+    for name, inputs in (
+        ("SelectLabels", dict(parsing=parsed)),
+        ("MaskFeather", dict(mask=mask, feather=3)),
+        ("RefineMask", dict(image=image.half(), mask=mask)),
+        ("CutOut", dict(image=image.half(), mask=mask)),
+        ("CropFaces", dict(image=image.half(), parsing=parsed)),
+    ):
+        assert run(name, **inputs).args[0].dtype == torch.float16, name
+
+
 def test_outputs_that_nobody_looks_at_are_not_made(run, image, parsing, monkeypatch):
     _, mask, overlay = run("ParseFace", image=image).args
     made = []

@@ -20,8 +20,9 @@ BLUEPRINTS = sorted(path.stem for path in (PACK / "subgraphs").glob("*.json"))
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 HAIR, NOSE, CORNER = (260 / 512, 100 / 512), (253 / 512, 245 / 512), (20 / 512, 20 / 512)  # of the close-up
 
-ADD = """([chain, values]) => {
-    app.graph.clear();
+# A graph of its own, because the editor remembers values by graph and node.
+ADD = """async ([chain, values]) => {
+    await app.loadGraphData({ last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: [], version: 0.4 });
     let before = null;
     const ids = chain.map((type, index) => {
         const node = LiteGraph.createNode(type);
@@ -44,6 +45,12 @@ RUN = """async () => {
     await app.queuePrompt(0);
     const wrong = app.lastNodeErrors ?? {};
     return Object.keys(wrong).length ? ["refused", wrong] : await end;
+}"""
+
+SHOWN_IN_APP = """([inputs, outputs]) => {
+    const stores = document.querySelector("#vue-app").__vue_app__.config.globalProperties.$pinia._s;
+    const app = stores.get("appMode");
+    return app.selectedInputs.length === inputs && app.selectedOutputs.length === outputs;
 }"""
 
 
@@ -191,8 +198,11 @@ def at(mask, place: tuple[float, float]) -> int:
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_template_opens_readable_and_runs(editor, name):
-    editor.open(editor.comfy.get_json(f"/api/workflow_templates/faceparse/{name}.json"))
+    graph = editor.comfy.get_json(f"/api/workflow_templates/faceparse/{name}.json")
+    editor.open(graph)
     assert editor.page.evaluate("() => app.canvas.ds.scale") > 0.6
+    if app := graph.get("extra", {}).get("linearData"):  # what App mode shows of it
+        editor.page.wait_for_function(SHOWN_IN_APP, arg=[len(app["inputs"]), len(app["outputs"])], timeout=10_000)
     if name == "inpaint_region":  # needs a checkpoint, which a server may not have
         kind, detail = editor.run()
         assert kind == "refused" and "ckpt_name" in json.dumps(detail)
