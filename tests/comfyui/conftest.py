@@ -1,8 +1,8 @@
 """A real ComfyUI server with this pack in it, started once for all tests of this folder.
 
 ``COMFYUI_PATH`` is ComfyUI's folder, ``COMFYUI_PYTHON`` the Python that has its requirements (the one of a virtual
-environment in that folder, else the one that runs the tests), ``COMFYUI_OPTIONS`` what else to start it with. The server has a
-folder of its own for models, pictures and settings: nothing in ComfyUI's is read or written.
+environment in that folder, else the one that runs the tests), ``COMFYUI_OPTIONS`` what else to start it with. The
+server has a folder of its own for models, pictures and settings: nothing in ComfyUI's is read or written.
 """
 
 from __future__ import annotations
