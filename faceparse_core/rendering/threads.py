@@ -16,7 +16,6 @@ from typing import TypeVar
 
 import torch
 
-
 _Part = TypeVar("_Part")
 
 
