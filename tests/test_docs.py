@@ -192,6 +192,22 @@ def test_the_front_page_is_short_and_leads_to_every_page():
         assert f"({page.relative_to(ROOT).as_posix()})" in text, f"nobody finds {page.name}"
 
 
+def test_the_plan_of_the_house_is_what_is_there():
+    (plan,) = (code for _, code in snippets(ROOT / "docs" / "design.md"))
+    folder, named = ROOT, set()
+    for line in plan.splitlines():
+        words = re.match(r"( {0,2})([\w.]+/?(?:  [\w.]+/)*) {2,}|( {0,2})(\w+/)$", line)
+        if words:
+            indent, names = (words.group(1), words.group(2)) if words.group(2) else (words.group(3), words.group(4))
+            for name in names.split():
+                path = (folder if indent else ROOT) / name
+                assert path.exists(), path
+                named.add(path)
+            folder = folder if indent else ROOT / names.split()[0]
+    rooms = {path for path in (ROOT / "faceparse_core").iterdir() if not path.name.startswith("_")}
+    assert rooms - {ROOT / "faceparse_core" / "py.typed"} <= named
+
+
 def test_every_page_says_what_holds_of_its_labels():
     from faceparse_core.labels import GROUPS, LABELS
 
