@@ -105,7 +105,8 @@ class FaceParser:
                 )
             self.device, self.precision = choose_device(onnx_device(device)), "fp32"
         self.resolution = self.checkpoint.resolution if resolution is None else resolution
-        if number("resolution", self.resolution, _STRIDE, LARGEST_SIDE, whole=True) % _STRIDE:
+        name = f"resolution, a multiple of {_STRIDE} such as 512,"
+        if number(name, self.resolution, _STRIDE, LARGEST_SIDE, whole=True) % _STRIDE:
             raise ValueError(f"resolution must be a multiple of {_STRIDE}, such as 512, not {resolution!r}")
         if network is None:
             network = _shared_network(self.checkpoint, self.device, PRECISIONS[self.precision])
