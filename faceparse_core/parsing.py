@@ -16,7 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core import images as pictures
-from faceparse_core import rendering, threads
+from faceparse_core import rendering
+from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import (
     Face,
     Look,
@@ -158,12 +159,13 @@ class Parsing:
 
         ``region``: names of labels, groups and drawn regions joined by ``+`` and ``-``, see ``labels.resolve``. Hard
         masks are 0 or 1 by the most likely label; ``soft`` ones are the summed class probabilities, in [0, 1], each
-        within 1/512 of the exact one. Of a label that a drawn region (``labels.DRAWN``) is a part of, that part counts.
-        ``face``: whose: ``"all"``, ``"largest"``, or the index of a face; the mask of an image that has no such face is
-        empty. Raises ``ValueError`` for a name or a face that cannot be.
+        within 1/512 of the exact one. Of a label of which a drawn region (``labels.DRAWN``) is a part, that part
+        counts. ``face``: whose: ``"all"``, ``"largest"``, or the index of a face; the mask of an image that has no such
+        face is empty. Raises ``ValueError`` for a name or a face that cannot be.
         """
         return self.masks([region], soft=soft, face=face)[0]
 
+    @enough_memory("the masks cannot be drawn")
     def masks(self, regions: Sequence[str], *, soft: bool = False, face: int | str = "all") -> Tensor:
         """The masks of several regions, float32 [R, B, H, W], in one pass: soft ones for little more than one."""
         if not (face in ("all", "largest") or (isinstance(face, int) and face >= 0)):
@@ -198,7 +200,7 @@ class Parsing:
                             mask[there] = (mask[there] + extra * (labels[there] == label)).clamp_(0, 1)
 
                 self.labels  # noqa: B018 - rendered before the threads ask for them
-                threads.spread(fill, rendering.row_bands((height, width), 8))
+                rendering.spread(fill, rendering.row_bands((height, width), 8))
             if face != "all":
                 self._leave_one(masks[:, i], i, face)
         masks[:, list(self.filled)] = 1
@@ -355,13 +357,13 @@ class Parsing:
             )
         return figures
 
+    @enough_memory("the overlay cannot be drawn")
     def overlay(self, images: Images, *, opacity: float = 0.6) -> Tensor:
         """The images with each label's colour laid over them, float32 [B, H, W, 3] in [0, 1]; the background stays.
 
         ``images``: the images that were parsed, in any form that ``parse`` takes; ``opacity`` in [0, 1].
         """
-        if not 0 <= opacity <= 1:
-            raise ValueError(f"opacity must be between 0 and 1, not {opacity}")
+        number("opacity", opacity, 0, 1)
         images = pictures.load(images)
         if [tuple(image.shape[:2]) for image in images] != self.sizes:
             raise ValueError("overlay needs the images that were parsed: their number and sizes must be the parsing's")
@@ -383,7 +385,7 @@ class Parsing:
                     part.mul_(kept.index_select(0, ids).view(part.shape))
                     part.add_(laid.index_select(0, ids).view(part.shape))
 
-            threads.spread(lay, rendering.row_bands(labels.shape, 64))
+            rendering.spread(lay, rendering.row_bands(labels.shape, 64))
         return overlay
 
     def _one_size(self) -> tuple[int, int]:
