@@ -158,6 +158,7 @@ class FaceParser:
         Raises ``ValueError`` for an empty batch, NaN, a wrong rank or range, ``FileNotFoundError`` for a missing file,
         ``CheckpointError`` for a network that cannot be run, ``MemoryError`` where there is too little memory.
         """
+        # load: whatever is given, as a list of images
         images = pictures.load(images)
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         given = _given(faces, order, sizes)
