@@ -109,7 +109,7 @@ def _load_segformer(contents: Contents) -> SegFormer:
 def _load_transformers(contents: Contents) -> HubModel:
     """Through transformers: nothing from the network, no pickles, no code from the checkpoint."""
     order = order_of(contents, config_labels(contents))
-    kind = contents.config.get("model_type")
+    kind = (contents.config or {}).get("model_type")
     try:
         from transformers import AutoModelForSemanticSegmentation
         from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES as kinds
