@@ -106,7 +106,7 @@ def crop_faces(
     from it stops the work.
     """
     images = pictures.load(images)
-    size = int(number("size", size, 0, _LARGEST, whole=True))
+    size = number("size", size, 0, _LARGEST, whole=True)
     if 0 < size < _STEP:
         raise ValueError(f"size must be at least {_STEP}, or 0 for the size the faces have in the images, not {size}")
     padding = number("padding", padding, 0, 10)

@@ -281,8 +281,8 @@ def edit(
     (1.0, 0.68)
     """
     mask = as_mask(mask)
-    remove_specks = int(number("remove_specks", remove_specks, 0, math.inf, whole=True))
-    keep_largest = int(number("keep_largest", keep_largest, 0, math.inf, whole=True))
+    remove_specks = number("remove_specks", remove_specks, 0, math.inf, whole=True)
+    keep_largest = number("keep_largest", keep_largest, 0, math.inf, whole=True)
     step = max(1, _PIXELS // mask[0].numel())
     parts = []
     for start in range(0, len(mask), step):
