@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core.checkpoints import Checkpoint
-from faceparse_core.devices import PRECISIONS, choose_device, choose_precision
+from faceparse_core.devices import PRECISIONS, choose_device, choose_precision, placed
 from faceparse_core.errors import CheckpointError, enough_memory, explained, number, said
 from faceparse_core.faces import (
     ORDERS,
@@ -216,7 +216,7 @@ class FaceParser:
         found: list[Found] = []
         for start in range(0, len(images), batch_size):
             some = slice(start, start + batch_size)
-            if given == "auto":
+            if isinstance(given, str):
                 found += [Found(faces) for faces in self._finder.find(images[some])]
             else:
                 found += [self._settled(image, boxes) for image, boxes in zip(images[some], given[some], strict=True)]
@@ -240,9 +240,11 @@ class FaceParser:
             for i, logits in zip(batch, self._within_memory(pixels), strict=True):
                 wholes[i] = Look(logits, layouts[i].window(*images[i].shape[:2]))
             told.more(len(batch))
-        for i in set(range(len(images))).difference(coarse):
-            wholes[i] = fine_look(images[i], self._small._within_memory, self._small.checkpoint.mean)
-            told.more(1)
+        for i, frame in enumerate(frames):
+            if frame.fine:
+                small = self._small
+                wholes[i] = fine_look(images[i], frame.fine, small._within_memory, small.checkpoint.mean)
+                told.more(1)
         places = [(i, window) for i, frame in enumerate(frames) for window in frame.windows]
         details: list[list[Look]] = [[] for _ in images]
         for batch in _batches({n: images[i].dtype for n, (i, _) in enumerate(places)}, batch_size):
@@ -381,16 +383,14 @@ def _shared_network(checkpoint: Checkpoint, device: torch.device, dtype: torch.d
     key = (checkpoint.path.resolve(), checkpoint.architecture, str(device), dtype)
     now = stamp(checkpoint.path)
     with _loading:
-        known_stamp, network = _networks.get(key, (None, None))
-        if known_stamp != now:
-            network = ready(checkpoints.load(checkpoint), device, dtype)
-            _networks[key] = (now, network)
-    return network
+        if key not in _networks or _networks[key][0] != now:
+            _networks[key] = now, ready(checkpoints.load(checkpoint), device, dtype)
+        return _networks[key][1]
 
 
 def ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The network, which may be changed, on ``device``, in ``dtype``, in the memory layout that is quickest there."""
-    network = network.to(device, dtype, memory_format=torch.channels_last)
+    network = placed(network, device, dtype)
     if isinstance(network, (Lite, SegFormer)):
         if device.type == "cpu":
             network.pack()

@@ -31,6 +31,7 @@ from faceparse_core.faces import (
     framing,
     from_boxes,
 )
+from faceparse_core.faces.tiles import fine_scale
 from faceparse_core.faces.windows import connected, padded
 from faceparse_core.labels import NUM_LABELS
 from faceparse_core.models.lite import Lite
@@ -281,7 +282,7 @@ def test_the_finer_look_has_no_gaps(size):
         return cells.mean(1, keepdim=True).expand(-1, NUM_LABELS, -1, -1)
 
     image = torch.arange(size[0] * size[1]).remainder(977).div(977).view(*size, 1).expand(-1, -1, 3)
-    look = fine_look(image, see, GREY)
+    look = fine_look(image, fine_scale(size), see, GREY)
     scale = 4 * look.logits.shape[1] / look.window.height
     small = pictures.resize(image, (round(size[0] * scale), round(size[1] * scale)))
     field = padded(small, 0, 0, (4 * look.logits.shape[1], 4 * look.logits.shape[2]), GREY)

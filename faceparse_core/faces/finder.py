@@ -17,7 +17,7 @@ from torch import Tensor
 from faceparse_core.faces.face import Face, arranged, fills
 from faceparse_core.faces.frames import layout
 from faceparse_core.faces.spots import Spot, distinct, is_framed, shared, shares_of, spots_in
-from faceparse_core.faces.tiles import FINE_PIXELS, PIXELS_AT_ONCE, See, fine_look
+from faceparse_core.faces.tiles import FINE_PIXELS, PIXELS_AT_ONCE, See, fine_look, fine_scale
 from faceparse_core.faces.windows import Look, cut
 from faceparse_core.rendering import Window
 
@@ -61,8 +61,9 @@ class Pyramid:
             found.append(close if alone else [])
             if alone or not _is_sure(look):
                 continue
-            finer = fine_look(image, self._see, self._colour) if _hints(look, image.shape) else None
-            if finer:
+            scale = fine_scale(image.shape)
+            if scale and _hints(look, image.shape):
+                finer = fine_look(image, scale, self._see, self._colour)
                 spots += spots_in(shares_of(finer.logits), finer.window)
             places += [(number, spot) for spot in distinct(spots)[:_MOST_PLACES]]
 

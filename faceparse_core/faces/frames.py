@@ -37,12 +37,13 @@ class Found:
 @dataclass(frozen=True)
 class Framed:
     """How an image is looked at: ``windows``, one for each of the ``faces``, beside the whole of it; of a ``portrait``
-    the whole is all that there is to see. ``fine``: the whole is looked at closely, because its faces are small."""
+    the whole is all that there is to see. ``fine``: the scale at which the whole is looked at closely, where its faces
+    are small."""
 
     faces: list[Face]
     windows: list[Window]
     portrait: bool
-    fine: bool
+    fine: float | None
     cut: bool
 
 
@@ -51,11 +52,12 @@ def framed(found: Found, size: Sequence[int]) -> Framed:
     faces = found.faces
     portrait = len(faces) == 1 and fills(faces[0], size) if found.portrait is None else found.portrait
     if portrait:
-        return Framed(faces, [], True, False, found.cut)
+        return Framed(faces, [], True, None, found.cut)
     windows = [framing(face) for face in faces] if found.windows is None else found.windows
     scale = fine_scale(size)
-    fine = bool(faces and scale) and max(face.height for face in faces) * scale < _TALLEST
-    return Framed(faces, windows, False, fine, found.cut)
+    if scale and not (faces and max(face.height for face in faces) * scale < _TALLEST):
+        scale = None
+    return Framed(faces, windows, False, scale, found.cut)
 
 
 # ---------------------------------------------------------------------------------------------- the whole

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
+import torch
 from torch import Tensor
 
 from faceparse_core import images as pictures
@@ -28,24 +29,21 @@ def fine_scale(size: Sequence[int]) -> float | None:
     return scale if scale >= 1.3 * math.sqrt(COARSE_PIXELS / pixels) else None
 
 
-def fine_look(image: Tensor, see: See, colour: Sequence[float]) -> Look | None:
-    """What the network makes of a picture, [H, W, 3], at its ``fine_scale``; None if it has none. ``colour``: what lies
-    around the picture, three in 0..1."""
+def fine_look(image: Tensor, scale: float, see: See, colour: Sequence[float]) -> Look:
+    """What the network makes of a picture, [H, W, 3], at this scale, its ``fine_scale``. ``colour``: what lies around
+    the picture, three in 0..1."""
     height, width = image.shape[:2]
-    scale = fine_scale((height, width))
-    if scale is None:
-        return None
     high, wide = max(1, round(height * scale)), max(1, round(width * scale))
     small = pictures.resize(image, (high, wide))
     # In tiles that overlap; each begins in the middle of the overlap.
     across, lefts = _tiles(wide, _WIDEST_TILE)
     down, tops = _tiles(high, PIXELS_AT_ONCE // across)
-    logits = None
+    logits = torch.empty(0)
     for top in tops:
         for left in lefts:
             tile = padded(small[top : top + down, left : left + across], 0, 0, (down, across), colour)
             seen = see(tile[None])[0]
-            if logits is None:
+            if not len(logits):
                 logits = seen.new_empty(len(seen), (tops[-1] + down) // 4, (lefts[-1] + across) // 4)
             y, x = ((_OVERLAP // 8 if start else 0) for start in (top, left))
             logits[:, top // 4 + y : (top + down) // 4, left // 4 + x : (left + across) // 4] = seen[:, y:, x:]

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -113,7 +113,7 @@ def soft_masks(logits: Tensor, window: Window, regions: Sequence[Sequence[int]],
         chosen = torch.zeros(len(regions), len(logits), device=logits.device)
         for row, region in zip(chosen, regions, strict=True):
             row[list(region)] = 1
-        for rows, values in bands(logits, window, out.shape[1:]):
+        for rows, values in bands(logits, window, (out.shape[1], out.shape[2])):
             out[:, rows] = torch.tensordot(chosen, values.softmax(0), 1).clamp_(0, 1)
         return
     height, width = out.shape[1:]
@@ -126,7 +126,7 @@ def soft_masks(logits: Tensor, window: Window, regions: Sequence[Sequence[int]],
         inside = sorted(set(region))
         outside = [label for label in range(len(logits)) if label not in inside]
         if inside and outside:
-            threads.spread(lambda some, r=(inside, outside), m=mask: cells.fill(some, r, m), cells.parts())
+            threads.spread(partial(cells.fill, region=(inside, outside), mask=mask), cells.parts())
         else:
             mask.fill_(bool(inside))
 
@@ -261,7 +261,8 @@ def _log_odds(logits: Tensor, region: tuple[list[int], list[int]]) -> tuple[Tens
         some = logits[labels]
         sums.append(_log_sum(some))
         if len(labels) > 1:
-            middle = sum(_corners(some)).mul_(0.25)
+            a, b, c, d = _corners(some)
+            middle = (a + b + c + d).mul_(0.25)
             most = middle.amax(0)
             shares = (middle - most).exp_()
             total = shares.sum(0)

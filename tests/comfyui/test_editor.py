@@ -34,6 +34,9 @@ ADD = """async ([chain, values]) => {
     });
     for (const [index, name, value] of values)
         app.graph.getNodeById(ids[index]).widgets.find((widget) => widget.name === name).value = value;
+    app.canvas.ds.scale = 0.9;
+    app.canvas.ds.offset = [60, 80];
+    app.canvas.setDirty(true, true);
     return ids;
 }"""
 RUN = """async () => {
