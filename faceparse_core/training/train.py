@@ -283,12 +283,12 @@ def validate(network: nn.Module, pictures: Labelled, device: torch.device, dtype
     confusion = Confusion()
     for name in pictures.names:
         image, mask = read_pair(pictures.folder, name)
-        square = np.asarray(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+        square = np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
         pixels = normalise(torch.from_numpy(square).to(device).permute(2, 0, 1)[None].float() / 255)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             logits = network(pixels.contiguous(memory_format=torch.channels_last))
         logits = F.interpolate(logits.float(), size=mask.shape, mode="bilinear", align_corners=False)
-        confusion.add(torch.from_numpy(mask), logits[0].argmax(0).to("cpu"))
+        confusion.add(torch.from_numpy(mask), pictures.source.comparable(logits[0].argmax(0).to("cpu")))
     return confusion
 
 
