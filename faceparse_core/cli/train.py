@@ -15,10 +15,11 @@ def train(argv: list[str]) -> int:
         nargs="+",
         metavar="FOLDER[,share=0.2][,told=hair][,framing=picture]",
         help="folders with images/, masks/, train.txt; the first with val.txt, too. share: how much of a batch comes "
-        "from it; told=hair: its masks tell hair from the rest and nothing else; framing=picture: no portraits",
+        "from it; told=hair: its masks tell hair from the rest and nothing else; framing=picture: no portraits. For "
+        "the finder one folder of sources of faces: portraits/, frames/, masked/, street/, hair/, backgrounds/",
     )
     parser.add_argument("--out", required=True, help="folder of the run: config, log, last state, averaged weights")
-    parser.add_argument("--arch", default="lite", help="lite (default), segformer-b0 … segformer-b5")
+    parser.add_argument("--arch", default="lite", help="lite (default), segformer-b0 … segformer-b5, finder")
     parser.add_argument("--init", metavar="CHECKPOINT", help="start from this checkpoint (a name or a path)")
     parser.add_argument("--backgrounds", metavar="DIR", help="pictures without people, for scenes and as 'no face'")
     parser.add_argument("--steps", type=int)
@@ -44,11 +45,22 @@ def train(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--device")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
-    args = parser.parse_args(argv)
+    options = vars(parser.parse_args(argv))
+    if options["arch"] == "finder":
+        given = {name: value for name, value in options.items() if value is not None and name not in ("arch", "data")}
+        for name in ("backgrounds", "balance", "augment", "freeze"):
+            if name in given:
+                parser.error(f"--{name} is for networks that parse: the finder has no use for it")
+        if len(options["data"]) > 1:
+            parser.error("the finder learns from one folder, in which its sources lie")
+        from faceparse_core.training import finder
+
+        print(finder.train(finder.FinderConfig(*options["data"], **given)))
+        return 0
     from faceparse_core.training.train import TrainConfig
     from faceparse_core.training.train import train as run
 
-    print(run(TrainConfig.for_architecture(**vars(args))))
+    print(run(TrainConfig.for_architecture(**options)))
     return 0
 
 

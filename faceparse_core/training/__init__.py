@@ -2,7 +2,8 @@
 
 A file a subject. The command line uses ``train``, ``evaluate`` and ``datasets``, benchmarks also ``covers``, ``data``
 and ``metrics``. Data go from ``data`` (folders, batches) through ``painting`` (a picture), ``covers`` (what lies before
-a face) and ``wear`` (what happens to it) to ``train`` and its ``losses``.
+a face) and ``wear`` (what happens to it) to ``train`` and its ``losses``; those of the network that finds faces from
+``photos`` (folders) through ``scenes`` (pictures, batches) to ``finder``.
 """
 
-__all__ = ["covers", "data", "datasets", "evaluate", "metrics", "train"]
+__all__ = ["covers", "data", "datasets", "evaluate", "finder", "metrics", "photos", "train"]

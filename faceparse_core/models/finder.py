@@ -1,0 +1,85 @@
+"""The network that finds faces: one map of centres for a whole picture, with a box and five marks at each.
+
+It is a small pyramid in the manner of CenterNet (Zhou et al. 2019) and YuNet (Wu et al. 2023) on the first half of
+``lite``, whose weights it begins with: they know the parts of faces. A coarser stage looks at large ones; a feature
+pyramid brings them together at an eighth of the picture's size.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from faceparse_core.models.lite import ConvNorm, InvertedResidual, Lite, Smooth, fold, pack
+from faceparse_core.models.packed import PackedConv2d
+
+STRIDE = 8
+"""Pixels to a cell of the map."""
+
+MARKS = 5
+"""The eye at the left of an upright face, the other, the tip of the nose, the corners of the mouth, left and right."""
+
+# (expansion, kernel, stride, channels, repeats) beyond the stages that are lite's; how many these are, and the channels
+# of those at strides 8 and 16.
+_COARSE = (3, 5, 2, 96, 2)
+_BODY, _TAPS = 4, (40, 80)
+_WIDTH = 64
+
+
+class FinderNetwork(nn.Module):
+    """``forward`` takes pixels, float [B, 3, H, W], normalised with the ImageNet mean and std, H and W multiples of 32.
+
+    It gives, for each cell of H/8 x W/8, in the dtype of the weights, [B, 15, H/8, W/8]: how likely a face's centre is
+    there (a logit); the centre from the middle of the cell, x and y, in sizes of the face, which is the root of its
+    box's width times height; the logarithms of the box's width and height in cells; the five ``MARKS``, x and y each,
+    from the middle of the cell in sizes of the face.
+    """
+
+    def __init__(self):
+        super().__init__()
+        lite = Lite()
+        self.body = nn.Sequential(lite.stem, *lite.stages[:_BODY])
+        expansion, kernel, stride, out, repeats = _COARSE
+        blocks = [InvertedResidual(_TAPS[-1], out, expansion, kernel, stride)]
+        blocks += [InvertedResidual(out, out, expansion, kernel, 1) for _ in range(repeats - 1)]
+        self.coarse = nn.Sequential(*blocks)
+        channels = (*_TAPS, out)
+        self.lateral = nn.ModuleList(ConvNorm(c, _WIDTH, kernel=1, activation=False) for c in channels)
+        self.smooth = nn.ModuleList(Smooth(_WIDTH) for _ in channels)
+        self.head = nn.Sequential(Smooth(_WIDTH), Smooth(_WIDTH))
+        self.output = nn.Conv2d(_WIDTH, 1 + 2 + 2 + 2 * MARKS, 1)
+        nn.init.zeros_(self.output.bias)
+        nn.init.constant_(self.output.bias[:1], -4.0)  # almost nowhere is a face
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        return self.said(*self.seen(pixels))
+
+    def seen(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """What the body sees, [B, 40, H/8, W/8] and [B, 80, H/16, W/16]."""
+        eighth = self.body[:-1](pixels)
+        return eighth, self.body[-1](eighth)
+
+    def said(self, eighth: Tensor, sixteenth: Tensor) -> Tensor:
+        """What is made of it."""
+        taps = (eighth, sixteenth, self.coarse(sixteenth))
+        y = None
+        for tap, lateral, smooth in zip(reversed(taps), reversed(self.lateral), reversed(self.smooth), strict=True):
+            merged = lateral(tap)
+            if y is not None:
+                merged = merged + F.interpolate(y, size=merged.shape[-2:], mode="bilinear", align_corners=False)
+            y = smooth(merged)
+        return self.output(self.head(y))
+
+    def take_body(self, lite: Lite) -> None:
+        """Take over the body of a Lite."""
+        self.body.load_state_dict(nn.Sequential(lite.stem, *lite.stages[:_BODY]).state_dict())
+
+    def fold(self) -> FinderNetwork:
+        """The same function for inference, in place, as ``Lite.fold``. Returns itself."""
+        return fold(self)
+
+    def pack(self) -> FinderNetwork:
+        """Packs the weights of a folded network for this processor, in place, as ``Lite.pack``. Returns itself."""
+        if pack(self):
+            self.output = PackedConv2d(self.output)
+        return self
