@@ -18,6 +18,7 @@ from faceparse_core.cli.evaluate import evaluate
 from faceparse_core.cli.export import export
 from faceparse_core.cli.models import download, models
 from faceparse_core.cli.parse import parse
+from faceparse_core.cli.serve import serve
 from faceparse_core.cli.train import train
 from faceparse_core.errors import CheckpointError
 
@@ -38,6 +39,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "data": data,
         "evaluate": evaluate,
         "export": export,
+        "serve": serve,
     }
     logger = logging.getLogger("faceparse")
     with _streams(), _ending_cleanly():
