@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from faceparse_core.cli.batch import batch
 from faceparse_core.cli.data import data
 from faceparse_core.cli.evaluate import evaluate
 from faceparse_core.cli.export import export
@@ -40,6 +41,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "evaluate": evaluate,
         "export": export,
         "serve": serve,
+        "batch": batch,
     }
     logger = logging.getLogger("faceparse")
     with _streams(), _ending_cleanly():

@@ -32,7 +32,8 @@ class Answer:
 
 def answer(parsing: Parsing, image: Tensor, options: Options) -> Answer:
     """What ``options`` ask of the parsing of a single ``image``, [H, W, 3]."""
-    files, masks = {}, {}
+    files: dict[str, bytes] = {}
+    masks: dict[str, str] = {}
     if options.labels == "png":
         files["labels.png"] = label_png(parsing)
     for number, region in enumerate(options.regions):
@@ -85,7 +86,8 @@ def in_parts(model: str, answers: Sequence[Answer]) -> tuple[bytes, str]:
 
 def _files(model: str, answers: Sequence[Answer]) -> dict[str, bytes]:
     """All files of the answers, those of a picture under its number, and first the one that tells of them."""
-    told, files = [], {}
+    told: list[dict] = []
+    files: dict[str, bytes] = {}
     for number, one in enumerate(answers):
         values = dict(one.values)
         if "labels.png" in one.files:

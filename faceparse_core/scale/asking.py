@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from faceparse_core.errors import said
 from faceparse_core.labels import resolve
@@ -86,22 +88,11 @@ def check_count(count: int, limits: Limits) -> None:
 
 def options(values: Mapping[str, object]) -> Options:
     """The options in the values of a request, whose texts may stand for numbers and yes or no (as forms have it)."""
-    unknown = sorted(set(values) - set(Options.__dataclass_fields__))
+    unknown = sorted(set(values) - set(_CHECKS))
     if unknown:
-        known = ", ".join(("image", "images", *Options.__dataclass_fields__))
+        known = ", ".join(("image", "images", *_CHECKS))
         raise ValueError(f"there is no {said(', '.join(unknown))} to ask for: choose from {known}")
-    asked = Options()
-    for name, choices in (("labels", LABELS_AS), ("faces", ("auto", "image"))):
-        if name in values:
-            asked = replace(asked, **{name: _one_of(name, values[name], choices)})
-    for name in ("soft", "overlay"):
-        if name in values:
-            asked = replace(asked, **{name: _yes_or_no(name, values[name])})
-    if "face" in values:
-        asked = replace(asked, face=_face(values["face"]))
-    if "regions" in values:
-        asked = replace(asked, regions=_regions(values["regions"]))
-    return asked
+    return Options(**{name: _CHECKS[name](name, value) for name, value in values.items()})
 
 
 def _from_base64(text: object, name: str) -> bytes:
@@ -119,7 +110,7 @@ def _from_base64(text: object, name: str) -> bytes:
     return data
 
 
-def _one_of(name: str, value: object, choices: tuple[str, ...]) -> str:
+def _one_of(choices: tuple[str, ...], name: str, value: object) -> str:
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}, not {said(repr(value))}")
     return str(value)
@@ -133,7 +124,7 @@ def _yes_or_no(name: str, value: object) -> bool:
     return value in ("true", "1")
 
 
-def _face(value: object) -> int | str:
+def _face(name: str, value: object) -> int | str:
     if value in ("all", "largest"):
         return str(value)
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 6:
@@ -143,7 +134,7 @@ def _face(value: object) -> int | str:
     return value
 
 
-def _regions(value: object) -> tuple[str, ...]:
+def _regions(name: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(text, str) for text in value):
         raise ValueError('regions must be a list of texts, such as ["hair", "face - eyes"]')
     if len(value) > _MOST_REGIONS:
@@ -153,3 +144,13 @@ def _regions(value: object) -> tuple[str, ...]:
             raise ValueError(f"a region of {len(text)} letters is too long: at most {_LONGEST_TEXT} are taken")
         resolve(text)
     return tuple(value)
+
+
+_CHECKS: dict[str, Callable[[str, object], Any]] = {
+    "labels": partial(_one_of, LABELS_AS),
+    "regions": _regions,
+    "soft": _yes_or_no,
+    "face": _face,
+    "overlay": _yes_or_no,
+    "faces": partial(_one_of, ("auto", "image")),
+}

@@ -24,8 +24,8 @@ _SECONDS_OF_DRAINING = 2.0
 class Guard:
     """Asks for the ``key`` (where one is given), holds the ``limits``, lets ``most`` requests in at a time.
 
-    ``needs_key(path)``: what of it is open to all. ``busy()`` says in how many seconds to come again. ``told(path, status, seconds)`` is
-    called after every request.
+    ``needs_key(path)``: whether the key is asked for there. ``busy()`` says in how many seconds to come again.
+    ``told(path, status, seconds)`` is called after every request.
     """
 
     def __init__(

@@ -11,7 +11,7 @@ from faceparse_core.scale.asking import LABELS_AS
 from faceparse_core.scale.records import base64_text
 
 _PORTRAIT = Path(__file__).parents[1] / "weights" / "portrait.jpg"
-_SIDE = 96
+_SIDE = 112
 
 
 def request_body() -> dict:
@@ -73,6 +73,7 @@ def request_body() -> dict:
 def small_portrait() -> str:
     """A picture for examples, in base64."""
     file = io.BytesIO()
-    picture = pictures.resize(pictures.load(_PORTRAIT)[0], (_SIDE, _SIDE))
+    face = pictures.load(_PORTRAIT)[0][8:252, 100:344]
+    picture = pictures.resize(face, (_SIDE, _SIDE))
     pictures.to_pil(picture).save(file, format="JPEG", quality=80)
     return base64_text(file.getvalue())

@@ -139,17 +139,16 @@ async def _asked(request: Request, limits: Limits) -> Asked:
             415, f"a request is multipart/form-data or application/json, not {kind or 'without a type'}"
         )
     async with request.form(max_files=limits.pictures, max_fields=_MOST_FIELDS, max_part_size=64 * 1024) as form:
-        files, values = [], {}
+        files: list[bytes] = []
+        values: dict[str, object] = {"regions": form.getlist("regions")} if "regions" in form else {}
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
                 if name not in ("image", "images"):
                     raise ValueError(f"the picture must be a field of the name image, not {name[:40]!r}")
                 files.append(await value.read())
-            elif name == "regions":
-                values.setdefault(name, []).append(value)
             elif name in ("image", "images"):
                 raise ValueError(f"{name} is a text: send a file (with curl: -F image=@portrait.jpg)")
-            else:
+            elif name != "regions":
                 values[name] = value
         check_count(len(files), limits)
         return Asked(files, options(values))
