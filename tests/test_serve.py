@@ -301,8 +301,16 @@ def test_what_comes_together_is_parsed_together_and_too_much_is_told_to_wait(par
     assert sum(slow.batches) == 6 and max(slow.batches) > 1
 
 
-def test_there_is_a_time_for_everything(parser, jpeg):
-    slow = Slow(parser)
+def test_there_is_a_time_for_everything(parser, jpeg, expected):
+    class Known(Slow):
+        """Its answers are known before: only the waiting takes time."""
+
+        def parse(self, images, **options):
+            if isinstance(images, list):
+                assert self.may_go_on.wait(20)
+            return expected
+
+    slow = Known(parser)
     limits = asking.Limits(seconds=0.5)
     with running(server.app(slow, limits=limits)) as port:
         head = b"POST /v1/parse HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n"

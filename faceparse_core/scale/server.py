@@ -16,6 +16,7 @@ from fastapi.staticfiles import StaticFiles
 from starlette.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 
 from faceparse_core import __version__
 from faceparse_core.errors import CheckpointError
@@ -191,6 +192,10 @@ def _tell_errors(api: FastAPI) -> None:
     async def checkpoint(_: Request, error: CheckpointError) -> JSONResponse:
         _log.error("%s", error)
         return answer(500, "the model cannot be run: the server's log says why")
+
+    @api.exception_handler(ClientDisconnect)
+    async def gone(_: Request, error: ClientDisconnect) -> JSONResponse:
+        return answer(400, "the request broke off")  # to be counted: nobody hears it
 
     @api.exception_handler(Exception)
     async def unforeseen(_: Request, error: Exception) -> JSONResponse:
