@@ -190,7 +190,7 @@ def test_two_at_once(photos, tmp_path, capsys):
 
 def test_nothing_heavy_is_imported_unless_asked_for():
     code = (
-        "import faceparse_core.scale as scale, faceparse_core.cli, sys; scale.parse_dataset; heavy = {'ray', 'fastapi', "
+        "import faceparse_core.scale as s, faceparse_core.cli, sys; s.parse_dataset; heavy = {'ray', 'fastapi', "
         "'uvicorn', 'pyarrow', 'prometheus_client', 'starlette'}; print(heavy & set(sys.modules))"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
