@@ -47,20 +47,21 @@ class _Job:
 class Desk:
     """Answers requests with a ``parser``; ``room``: for so many pictures in all, waiting or being worked at.
 
-    ``batch``: how many go through the network together. ``told(pictures, seconds)`` is called after every batch.
-    To be used by one event loop; ``close`` ends its threads.
+    ``batch``: how many go through the network together; ``room`` is eight times that, if it is not given.
+    ``told(pictures, seconds)`` is called after every batch. To be used by one event loop; ``close`` ends its threads.
     """
 
     def __init__(
         self,
         parser: FaceParser,
         limits: Limits,
-        room: int = 64,
+        room: int | None = None,
         batch: int | None = None,
         told: Callable[[int, float], None] = lambda pictures, seconds: None,
     ):
-        self.parser, self.limits, self.room, self.told = parser, limits, room, told
+        self.parser, self.limits, self.told = parser, limits, told
         self.batch = batch or (BATCH_ON_CPU if parser.device.type == "cpu" else BATCH_ON_GPU)
+        self.room = room or 8 * self.batch
         self.inside = 0
         self._seconds_each = 0.5  # of late, for Retry-After
         self._places = asyncio.Semaphore(2 * self.batch + _THREADS)

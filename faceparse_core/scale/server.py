@@ -48,15 +48,15 @@ def app(
     parser: FaceParser,
     *,
     limits: Limits | None = None,
-    room: int = 64,
+    room: int | None = None,
     batch: int | None = None,
     key: str | None = None,
     demo: Path | None = None,
 ) -> FastAPI:
     """The endpoint as an ASGI application, ready as soon as it is there.
 
-    ``room``: for so many pictures, waiting or being worked at; ``batch``: how many go through the network together;
-    ``key``: what callers must send; ``demo``: the folder ``web`` with the demo page, to be shown at ``/``.
+    ``room``: for so many pictures, waiting or being worked at; ``batch``: how many go through the network together (see
+    ``Desk``); ``key``: what callers must send; ``demo``: the folder ``web`` with the demo page, to be shown at ``/``.
     """
     limits = limits or Limits()
     figures = Figures(_PATHS)
@@ -80,7 +80,7 @@ def app(
         Guard,
         key=key,
         limits=limits,
-        most=room,
+        most=desk.room,
         needs_key=lambda path: path not in _OPEN and not (demo and (path == "/" or path.split("/")[1] in _DEMO)),
         busy=desk.retry_after,
         told=figures.request,
@@ -111,7 +111,7 @@ def app(
 
     @api.get("/readyz", summary="Whether there is room for a picture")
     def ready() -> JSONResponse:
-        full = desk.inside >= room
+        full = desk.inside >= desk.room
         return JSONResponse(
             {"status": "full" if full else "ready", "model": parser.checkpoint.name}, 503 if full else 200
         )
