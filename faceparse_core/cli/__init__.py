@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from faceparse_core.cli.batch import batch
+from faceparse_core.cli.convert import convert
 from faceparse_core.cli.data import data
 from faceparse_core.cli.evaluate import evaluate
 from faceparse_core.cli.export import export
@@ -42,6 +43,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "export": export,
         "serve": serve,
         "batch": batch,
+        "convert": convert,
     }
     logger = logging.getLogger("faceparse")
     with _streams(), _ending_cleanly():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shutil
 import sys
 from pathlib import Path
 
@@ -36,6 +37,7 @@ def batch(argv: list[str]) -> int:
     parser.add_argument("--shard", type=_count, default=1000, help="pictures in a file (1000)")
     parser.add_argument("--column", default="image", help="column of .parquet files with the pictures (image)")
     parser.add_argument("--png", action="store_true", help="write each picture's labels as an indexed PNG, too")
+    parser.add_argument("--format", help="at the end, the same in a format of `faceparse convert`, in DIR/_FORMAT")
     parser.add_argument("--faces", default="auto", choices=("auto", "image"), help="image: each is one portrait")
     parser.add_argument("--engine", default="local", choices=("local", "ray"), help="processes here, or a Ray cluster")
     parser.add_argument("--workers", type=_count, help="processes, or Ray's actors")
@@ -45,6 +47,10 @@ def batch(argv: list[str]) -> int:
     args = parser.parse_args(argv)
     with extra("batch"):
         import pyarrow  # noqa: F401
+    from faceparse_core.export import formats
+
+    if args.format and args.format not in formats.WRITERS:
+        parser.error(f"--format {args.format}: choose one of {', '.join(formats.WRITERS)}")
     from filelock import FileLock, Timeout
     from tqdm import tqdm
 
@@ -79,6 +85,10 @@ def batch(argv: list[str]) -> int:
     except Timeout:
         raise OSError(f"another run is writing to {args.out}: wait for its end") from None
     print(f"{args.out}: {left.pictures} pictures in {-(-left.pictures // args.shard)} files")
+    if args.format:
+        target = args.out / f"_{args.format}"
+        shutil.rmtree(target, ignore_errors=True)  # of an earlier run
+        print(f"{target}: {formats.convert(args.out, args.format, target)} pictures")
     if failed:
         print(f"faceparse: {failed} pictures failed; the column error says why", file=sys.stderr)
     return 1 if failed else 0

@@ -45,6 +45,7 @@ other commands (each has its own --help):
   faceparse export lite --out DIR write it as ONNX, for ONNX Runtime and Transformers.js
   faceparse serve                 answer requests over HTTP
   faceparse batch SOURCE --out DIR    folders and data sets of any size, into Parquet
+  faceparse convert SOURCE --to FORMAT --out DIR  COCO, LabelMe, CVAT …, and back into training data
 """
 
 

@@ -4,8 +4,8 @@ Others use what is named here. ``graphs`` needs onnx, an extra: it is imported o
 ``formats`` reads and writes sets of labelled pictures, ``runs`` COCO's run lengths.
 """
 
-from faceparse_core.export import runs
+from faceparse_core.export import formats, runs
 from faceparse_core.export.cards import PRECISIONS, Exported
 from faceparse_core.export.exporting import export
 
-__all__ = ["PRECISIONS", "Exported", "export", "runs"]
+__all__ = ["PRECISIONS", "Exported", "export", "formats", "runs"]

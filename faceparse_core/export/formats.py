@@ -6,7 +6,6 @@ its own, and what nobody told (``UNTOLD`` in training data) is left out like it.
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -26,8 +25,8 @@ _PICTURES = (".jpg", ".jpeg", ".png", ".webp")
 
 
 class ClassPngs(Writer):
-    """PNGs with a class list, as Supervisely exports them: ``masks_machine/NAME.png`` (grey, a pixel's value is the id),
-    ``masks_human/NAME.png`` (in colour), ``obj_class_to_machine_color.json``."""
+    """PNGs with a class list, as Supervisely exports them: ``masks_machine/NAME.png`` (grey, a pixel's value is its
+    id), ``masks_human/NAME.png`` (in colour), ``obj_class_to_machine_color.json``."""
 
     def add(self, one: Labelled) -> None:
         labels = np.where(one.labels < NUM_LABELS, one.labels, 0).astype(np.uint8)
@@ -159,7 +158,7 @@ def _of_shards(source: Path, images: Path | None) -> Iterator[Labelled]:
                 continue
             masks = {label["id"]: label["counts"] for label in row["labels"]}
             path = Path(row["path"])
-            name = path.relative_to(path.anchor).as_posix().replace("../", "")
+            name = "/".join(part for part in path.parts if part not in (path.anchor, ".."))
             picture = images / path.name if images else path
             labels = runs.decoded(masks, row["height"], row["width"])
             yield Labelled(name, picture if picture.is_file() else None, labels)
@@ -171,14 +170,3 @@ def _ids(mask: Path) -> np.ndarray:
         if picture.mode not in ("L", "P"):
             raise ValueError(f"{mask} holds no ids: it is of mode {picture.mode}, and must be grey or indexed")
         return np.array(picture)
-
-
-def load_json(file: Path) -> dict:
-    """A JSON object in a file. ValueError if it is none."""
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{file} is no JSON: {error}") from error
-    if not isinstance(values, dict):
-        raise ValueError(f"{file} holds no JSON object")
-    return values

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from faceparse_core.labels import LABELS, NUM_LABELS, Label, label_named
+from faceparse_core.labels import LABELS, NUM_LABELS, Label, region_ids
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,13 @@ class Labelled:
     picture: Path | None
     labels: np.ndarray
 
+    def __post_init__(self):
+        parts = Path(self.name).parts
+        if not parts or Path(self.name).is_absolute() or ".." in parts:  # files are written by this name
+            raise ValueError(f"{self.name!r} is no name of a picture within a set: it must not lead out of it")
+
     def masks(self) -> Iterator[tuple[Label, np.ndarray, tuple[int, int, int, int]]]:
-        """Of each label that is there, the background left out: its mask, bool [H, W], and box (x, y, width, height)."""
+        """Of each label that is there, the background left out: mask, bool [H, W], and box (x, y, width, height)."""
         for label in np.unique(self.labels).tolist():
             if 0 < label < NUM_LABELS:
                 mask = self.labels == label
@@ -57,7 +62,13 @@ class Writer:
 
 def id_of(name: str, where: Path) -> int:
     """The label that ``name`` means in a file. ValueError if it is none of ours."""
-    try:
-        return label_named(name)
-    except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+    ids = region_ids(name) if isinstance(name, str) else ()
+    if len(ids) != 1:
+        raise ValueError(f"{where}: {name!r} is no label of ours: {', '.join(label.title for label in LABELS)}")
+    return ids[0]
+
+
+def found_picture(name: str, folder: Path) -> Path | None:
+    """The picture that a set names, if it is there; inside ``folder`` or beside it, as relative paths lead."""
+    path = folder / name
+    return path if path.is_file() else None
