@@ -4,7 +4,7 @@ PICTURES is a folder. The server is started as its user would, a process of its 
 keep-alive connections; each request is one picture, its answer the label map as PNG with the figures.
 
 - throughput: 16 clients against the engine in a loop that makes the same answers of the same files, in turns.
-- latency: a single client, and random arrivals at half of that throughput.
+- latency: a single client, and arrivals at half of that throughput: evenly spaced, and at random.
 - overload: four times what it can do, for ``--seconds``: which answers come, the server's memory, how soon it is well
   again; then it is killed in mid-request and started anew.
 - faults: requests that are none, and whether the server goes on.
@@ -47,23 +47,25 @@ def main() -> None:
     arguments.add_argument("--rounds", type=int, default=3)
     arguments.add_argument("--seconds", type=float, default=300, help="of overload")
     arguments.add_argument("--model", default="lite")
+    arguments.add_argument("--batch", help="of the server, if not its default")
     args = arguments.parse_args()
     files = sorted(path for path in args.pictures.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     pictures = [path.read_bytes() for path in files[: args.count]]
-    with started(args.model) as (port, process):
-        bench = Bench(port, process, pictures, args)
+    words = ["--model", args.model, *(["--batch", args.batch] if args.batch else [])]
+    with started(words) as (port, process):
+        bench = Bench(port, process, pictures, words, args)
         for name in args.only:
             print(name, json.dumps(getattr(bench, name)(), indent=2), flush=True)
 
 
 @contextlib.contextmanager
-def started(model: str, port: int = 0) -> Iterator[tuple[int, subprocess.Popen]]:
+def started(words: list[str], port: int = 0) -> Iterator[tuple[int, subprocess.Popen]]:
     """The server, ready; its port and process."""
     if not port:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-    command = [sys.executable, "-m", "faceparse_core", "serve", "--port", str(port), "--model", model]
+    command = [sys.executable, "-m", "faceparse_core", "serve", "--port", str(port), *words]
     process = subprocess.Popen(command, cwd=_ROOT, env={**os.environ, "FACEPARSE_OFFLINE": "1"})
     try:
         while _status(port, "GET", "/readyz") != 200:
@@ -77,8 +79,15 @@ def started(model: str, port: int = 0) -> Iterator[tuple[int, subprocess.Popen]]
 
 
 class Bench:
-    def __init__(self, port: int, process: subprocess.Popen, pictures: list[bytes], args: argparse.Namespace):
-        self.port, self.process, self.pictures, self.args = port, process, pictures, args
+    def __init__(
+        self,
+        port: int,
+        process: subprocess.Popen,
+        pictures: list[bytes],
+        words: list[str],
+        args: argparse.Namespace,
+    ):
+        self.port, self.process, self.pictures, self.words, self.args = port, process, pictures, words, args
         self.bodies = [_form(picture) for picture in pictures]
         self.rate: float | None = None
 
@@ -107,16 +116,18 @@ class Bench:
         rate = self._rate() / 2
         line = http.client.HTTPConnection("127.0.0.1", self.port)
         alone = [_seconds(lambda body=body: _ask(line, body)) for body in self.bodies[:24]]
-        spread, statuses = self._arrivals(rate, 40 / rate)
         single = statistics.median(alone)
-        p95 = statistics.quantiles(spread, n=20)[-1]
-        return {
-            "single": f"{single:.3f} s",
-            f"at {rate:.1f} a second: median": f"{statistics.median(spread):.3f} s",
-            "p95": f"{p95:.3f} s",
-            "p95 over single": round(p95 / single, 2),
-            "answers": statuses,
-        }
+        figures: dict = {"single": f"{single:.3f} s", "arrivals a second": round(rate, 2)}
+        for name, even in (("evenly spaced", True), ("at random", False)):
+            spent, statuses = self._arrivals(rate, 40 / rate, even=even)
+            p95 = statistics.quantiles(spent, n=20)[-1]
+            figures[name] = {
+                "median": f"{statistics.median(spent):.3f} s",
+                "p95": f"{p95:.3f} s",
+                "p95 over single": round(p95 / single, 2),
+                "answers": statuses,
+            }
+        return figures
 
     def overload(self) -> dict:
         rate = 4 * self._rate()
@@ -149,7 +160,7 @@ class Bench:
         self.process.send_signal(signal.SIGKILL)  # some of it in mid-request
         self.process.wait()
         start = time.perf_counter()
-        with started(self.args.model, self.port) as (port, _):
+        with started(self.words, self.port) as (port, _):
             status = _status(port, "POST", "/v1/parse", self.bodies[0], _FORM)
             figures["killed and started again"] = f"{status} after {time.perf_counter() - start:.1f} s"
         return figures
@@ -204,8 +215,10 @@ class Bench:
         for thread in threads:
             thread.join()
 
-    def _arrivals(self, rate: float, seconds: float, *, wait: bool = True) -> tuple[list[float], dict]:
-        """Requests that arrive at random, so many a second; the seconds of each, how many there were by status."""
+    def _arrivals(
+        self, rate: float, seconds: float, *, even: bool = False, wait: bool = True
+    ) -> tuple[list[float], dict]:
+        """Requests, so many a second, at random or evenly spaced; the seconds of each, and how many by status."""
         told, chance = collections.Counter[int | None](), random.Random(1)
         spent: list[float] = []
         threads = []
@@ -221,7 +234,7 @@ class Bench:
             time.sleep(max(0, due - time.perf_counter()))
             threads.append(threading.Thread(target=one, args=(next(bodies),), daemon=True))
             threads[-1].start()
-            due += chance.expovariate(rate)
+            due += 1 / rate if even else chance.expovariate(rate)
         if wait:
             for thread in threads:
                 thread.join()
