@@ -23,7 +23,7 @@ class LabelMe(Writer):
 
     def add(self, one: Labelled) -> None:
         file, (height, width) = self.file("", one, ".json"), one.labels.shape
-        shapes = []
+        shapes: list[dict] = []
         for label, mask, (x, y, across, down) in one.masks():
             part = io.BytesIO()
             Image.fromarray(mask[y : y + down, x : x + across]).save(part, format="PNG")

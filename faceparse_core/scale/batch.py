@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import logging
@@ -81,7 +82,7 @@ def run_here(work: Work, workers: int | None = None, told: Told = lambda new, fa
     """Does the work with so many processes; None: one for each GPU, or each two processors.
 
     A process that is killed is replaced and its shard done again. Raises ChildProcessError where that happens over and
-    over, and what went wrong in a process as RuntimeError.
+    over, and for what went wrong in a process.
     """
     for file in work.out.glob(".part-*.part"):  # of a run that was killed
         file.unlink(missing_ok=True)
@@ -118,7 +119,8 @@ def run_here(work: Work, workers: int | None = None, told: Told = lambda new, fa
         number = left.popleft()
         tries[number] += 1
         busy[connection] = process, number
-        connection.send((number, work.left[number]))
+        with contextlib.suppress(BrokenPipeError, ConnectionResetError):  # it has just ended, which is noticed below
+            connection.send((number, work.left[number]))
 
     try:
         for _ in range(workers):
@@ -128,7 +130,7 @@ def run_here(work: Work, workers: int | None = None, told: Told = lambda new, fa
                 process, number = busy[connection]
                 try:
                     kind, *values = connection.recv()
-                except (EOFError, ConnectionResetError):
+                except (EOFError, OSError):
                     process.join()
                     del busy[connection]
                     if tries[number] == _MOST_TRIES:
@@ -143,7 +145,7 @@ def run_here(work: Work, workers: int | None = None, told: Told = lambda new, fa
                 if kind == "told":
                     told(*values)
                 elif kind == "failed":
-                    raise RuntimeError(values[0])
+                    raise ChildProcessError(values[0])
                 else:
                     give(connection)
     finally:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -35,6 +36,7 @@ _OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
 _PATHS = ("/v1/parse", "/v1/labels", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/")
 # The folders of the demo page, and what makes a browser allow it several threads.
 _DEMO = ("demo", "faceparse", "vendor")
+_SHOWN = tuple(f"/{folder}/" for folder in _DEMO)
 _ISOLATED = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Embedder-Policy": "require-corp",
@@ -63,6 +65,7 @@ def app(
     _warm_up(parser)
     desk = Desk(parser, limits, room, batch, figures.of_batch)
     figures.inside.set_function(lambda: desk.inside)
+    limits = replace(limits, pictures=min(limits.pictures, desk.room))  # more could never be taken
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -81,7 +84,7 @@ def app(
         key=key,
         limits=limits,
         most=desk.room,
-        needs_key=lambda path: path not in _OPEN and not (demo and (path == "/" or path.split("/")[1] in _DEMO)),
+        needs_key=lambda path: path not in _OPEN and not (demo and (path == "/" or path.startswith(_SHOWN))),
         busy=desk.retry_after,
         told=figures.request,
     )
