@@ -8,6 +8,7 @@ named here; ``distances``, ``outline`` and ``hair`` are what the work is done wi
 """
 
 from faceparse_core.masks.matting import METHODS, UNITS, cut_out, foreground, refine
+from faceparse_core.masks.reduced import averaged, box_mean, box_of, colours_of, enlarged, linear_model, pairs, size_of
 from faceparse_core.masks.tools import (
     DIRECTIONS,
     OPERATIONS,
@@ -30,17 +31,25 @@ __all__ = [
     "OPERATIONS",
     "UNITS",
     "as_mask",
+    "averaged",
     "blurred",
+    "box_mean",
+    "box_of",
+    "colours_of",
     "closed",
     "combine",
     "cut_out",
     "edit",
+    "enlarged",
     "feathered",
     "filled",
     "foreground",
     "grown",
     "keep_parts",
+    "linear_model",
     "opened",
+    "pairs",
     "refine",
+    "size_of",
     "smoothed",
 ]
