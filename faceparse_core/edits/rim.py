@@ -19,8 +19,9 @@ _RIM = 6
 _WHOLE = 0.995
 # Colours so near to each other, in 0..1, tell nothing of a mixture.
 _ALIKE = 0.06
-# A pixel that is mostly like the inside is all of it: hair has many shades.
-_GENEROUS = 1.15
+# A pixel that is mostly like the inside is all of it, for hair has many shades; and where the mask is soft it has been
+# asked already.
+_GENEROUS, _TRUSTED = 1.15, 0.8
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,7 @@ class Rim:
         way = inside - outside
         alike = 3 * _ALIKE**2
         own = (((pixels - outside) * way).sum(1) + alike) / ((way * way).sum(1) + alike)
-        own = (own * _GENEROUS).clamp_(0, 1)
+        own = (own * (_GENEROUS + _TRUSTED * (1 - alpha))).clamp_(0, 1)
         # Half-way into the mask's neighbourhood the picture is trusted less and less, and the mask more.
         unsure = ((_WHOLE - whole) / (_WHOLE - 0.5)).clamp_(0, 1).sqrt_()
         share = torch.minimum(alpha, torch.lerp(torch.ones_like(own), own, unsure))[:, None]
