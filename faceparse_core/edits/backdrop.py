@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import cast
 
 import numpy as np
 import torch
@@ -65,7 +67,7 @@ def blur_background(
         if size >= 0.5 and bool((one < 0.5).any()):
             factor = max(1, int(size * (1 - 0.8 * falloff) / _FINEST))
             small = _out_of_focus(result[i], one, size, falloff, factor)
-            _lay(result[i], one, lambda rows, small=small, f=factor, w=one.shape[1]: _rows_of(small, f, rows, w))
+            _lay(result[i], one, partial(_rows_of, small, factor, one.shape[1]))
         if progress:
             progress(i + 1, len(frames))
     return result
@@ -93,23 +95,25 @@ def replace_background(
     """
     frames, masks = pairs(images, person)
     height, width = masks[0].shape
-    plain = torch.tensor(rgb(new)).expand(1, 1, 3) if _is_colour(new) else None
-    behind = [] if plain is not None else pictures.load(new)  # type: ignore[arg-type]
-    if behind and len(behind) not in (1, len(frames)):
+    if _is_colour(new):
+        behind = [torch.tensor(rgb(cast(Colour, new))).expand(1, 1, 3)]
+    else:
+        behind = [_filling(picture, height, width) for picture in pictures.load(cast(Images, new))]
+    if len(behind) not in (1, len(frames)):
         raise ValueError(
             f"{len(behind)} new backgrounds do not go with {len(frames)} images: give one, or one for each"
         )
     result = pictures.empty(len(frames), height, width, 3)
     for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
         result[i] = as_float(image)
-        if plain is not None:
-            _lay(result[i], one, lambda rows: plain)
-        else:
-            filling = _filling(behind[i % len(behind)], height, width)
-            _lay(result[i], one, lambda rows, filling=filling: as_float(filling[rows]))
+        _lay(result[i], one, partial(_plain_or_rows, behind[i % len(behind)]))
         if progress:
             progress(i + 1, len(frames))
     return result
+
+
+def _plain_or_rows(behind: Tensor, rows: slice) -> Tensor:
+    return as_float(behind if len(behind) == 1 else behind[rows])
 
 
 def _is_colour(new: object) -> bool:
@@ -150,7 +154,7 @@ def _lay(image: Tensor, person: Tensor, behind: Callable[[slice], Tensor]) -> No
     spread(lay, row_bands(person.shape, 64))
 
 
-def _rows_of(small: Tensor, factor: int, rows: slice, width: int) -> Tensor:
+def _rows_of(small: Tensor, factor: int, width: int, rows: slice) -> Tensor:
     """Rows of what is out of focus, [h, W, 3], of its light on the grid."""
     return enlarged(small, factor, rows, slice(0, width))[0].sqrt_().permute(1, 2, 0)
 
