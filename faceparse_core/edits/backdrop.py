@@ -17,7 +17,7 @@ from faceparse_core.edits.recolour import as_float
 from faceparse_core.edits.rim import Rim, rim
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.images import Images
-from faceparse_core.masks import averaged, box_mean, enlarged, pairs
+from faceparse_core.masks.reduced import averaged, box_mean, enlarged, pairs
 from faceparse_core.rendering import row_bands, spread
 
 # A disc of the lens is so many cells of its grid wide, from the middle; the grid of all is as fine as the least needs.

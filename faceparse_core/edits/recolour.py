@@ -14,7 +14,7 @@ from faceparse_core.edits.colours import Colour, lab, lightness, most_chroma, to
 from faceparse_core.edits.rim import rim
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.images import Images
-from faceparse_core.masks import box_of, pairs
+from faceparse_core.masks.reduced import box_of, pairs
 from faceparse_core.rendering import row_bands, spread
 
 # The quarter steps of chroma and lightness that are worked out once: rows of the gradient, steps of lightness.

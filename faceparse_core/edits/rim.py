@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faceparse_core.masks import averaged, box_mean
+from faceparse_core.masks.reduced import averaged, box_mean
 
 # The longer side of what the colours are averaged in; a neighbourhood reaches so many of its cells.
 _SIDE, _NEAR, _WIDE, _FARTHER = 400, 3, 6, 3

@@ -4,11 +4,11 @@
     masks.feathered(masks.grown(masks.refine("portrait.jpg", hair, hair=True), 4), 12)
 
 A mask is a float tensor [B, H, W] with values in 0..1; see ``tools`` for what is meant by its edge. Others use what is
-named here; ``distances``, ``outline`` and ``hair`` are what the work is done with.
+named here; ``distances``, ``outline`` and ``hair`` are what the work is done with, and ``reduced`` what edits share.
 """
 
+from faceparse_core.masks import reduced
 from faceparse_core.masks.matting import METHODS, UNITS, cut_out, foreground, refine
-from faceparse_core.masks.reduced import averaged, box_mean, box_of, colours_of, enlarged, linear_model, pairs, size_of
 from faceparse_core.masks.tools import (
     DIRECTIONS,
     OPERATIONS,
@@ -31,25 +31,18 @@ __all__ = [
     "OPERATIONS",
     "UNITS",
     "as_mask",
-    "averaged",
     "blurred",
-    "box_mean",
-    "box_of",
-    "colours_of",
     "closed",
     "combine",
     "cut_out",
     "edit",
-    "enlarged",
     "feathered",
     "filled",
     "foreground",
     "grown",
     "keep_parts",
-    "linear_model",
     "opened",
-    "pairs",
+    "reduced",
     "refine",
-    "size_of",
     "smoothed",
 ]

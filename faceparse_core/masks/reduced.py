@@ -61,7 +61,7 @@ def averaged(values: Tensor, factor: int) -> Tensor:
 
 
 def enlarged(small: Tensor, factor: int, rows: slice, columns: slice) -> Tensor:
-    """A part of an image from one reduced by ``_reduced``: bilinear, with the centres where they were."""
+    """A part of an image from one [1, C, h, w] averaged over squares of ``factor``: bilinear, the centres stay."""
     if factor == 1:
         return small[:, :, rows, columns]
     for axis, part in ((2, rows), (3, columns)):
