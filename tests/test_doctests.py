@@ -13,11 +13,11 @@ from faceparse_core.edits import backdrop, colours
 from faceparse_core.masks import matting, tools
 
 
-@pytest.mark.parametrize(
-    "module",
-    MODULES,
-    ids=lambda module: module.__name__,
-)
+recolour = importlib.import_module("faceparse_core.edits.recolour")  # the function has the same name
+MODULES = (labels, matting, tools, backdrop, colours, recolour)
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)
 def test_examples_hold(module):
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.attempted and not result.failed
