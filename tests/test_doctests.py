@@ -12,7 +12,6 @@ from faceparse_core import edits, labels, masks
 from faceparse_core.edits import backdrop, colours
 from faceparse_core.masks import matting, tools
 
-
 recolour = importlib.import_module("faceparse_core.edits.recolour")  # the function has the same name
 MODULES = (labels, matting, tools, backdrop, colours, recolour)
 
