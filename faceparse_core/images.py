@@ -6,6 +6,7 @@ what the caller gave: nothing here writes into it, and nobody else may. The one 
 
 from __future__ import annotations
 
+import io
 import os
 import uuid
 from collections.abc import Callable, Sequence
@@ -32,6 +33,9 @@ ACCEPTED = (
 # Bicubic resizing overshoots sharp corners by up to a fifth of the range: such values are clamped. Values further out
 # are of a picture in another range (0..255 or -1..1), which clamping would ruin.
 OVERSHOOT = 0.25
+
+# Formats that are read of strangers' pictures.
+FROM_STRANGERS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
 # What the PNG files that we write say of themselves: who made them. Only such files are overwritten unasked.
 _MARK = ("Software", "faceparse")
@@ -62,6 +66,31 @@ def load(images: Images) -> list[Tensor]:
     if not images:
         raise ValueError(f"the list of images is empty; give {ACCEPTED}")
     return [image for index, item in enumerate(images) for image in _load_one(item, f"images[{index}]")]
+
+
+def decoded(data: bytes, name: str = "the picture", *, most_pixels: int | None = None) -> Tensor:
+    """The picture in these bytes, a whole file of one of ``FROM_STRANGERS``, as ``load`` gives it: uint8 [H, W, 3].
+
+    For what somebody else sends: Pillow's other readers, some of which call programs, are not asked. ``most_pixels``:
+    more than these are refused before anything is decoded. Raises ValueError, with ``name``, for all that is no such
+    picture.
+    """
+    try:
+        with (
+            explained(f"{name} cannot be decoded"),
+            Image.open(io.BytesIO(data), formats=FROM_STRANGERS) as picture,
+        ):
+            too_large = most_pixels is not None and picture.width * picture.height > most_pixels
+            size = f"{picture.width}x{picture.height}"
+            picture = picture if too_large else _upright(picture)
+    except ValueError as error:
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            kinds = ", ".join(FROM_STRANGERS)
+            raise ValueError(f"{name} is no picture: {kinds} are read") from error.__cause__
+        raise
+    if too_large:
+        raise ValueError(f"{name} is too large: {size}, and at most {most_pixels:,} pixels are taken")
+    return _pixels(picture, name)
 
 
 def empty(*shape: int) -> Tensor:

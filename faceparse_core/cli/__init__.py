@@ -13,12 +13,15 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 
+from faceparse_core.cli.batch import batch
+from faceparse_core.cli.convert import convert
 from faceparse_core.cli.data import data
 from faceparse_core.cli.edit import edit
 from faceparse_core.cli.evaluate import evaluate
 from faceparse_core.cli.export import export
 from faceparse_core.cli.models import download, models
 from faceparse_core.cli.parse import parse
+from faceparse_core.cli.serve import serve
 from faceparse_core.cli.train import train
 from faceparse_core.errors import CheckpointError
 
@@ -40,6 +43,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         "edit": edit,
         "evaluate": evaluate,
         "export": export,
+        "serve": serve,
+        "batch": batch,
+        "convert": convert,
     }
     logger = logging.getLogger("faceparse")
     with _streams(), _ending_cleanly():

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+from collections.abc import Iterator
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -21,3 +23,16 @@ def face_parser(args):
     from faceparse_core.parser import FaceParser
 
     return FaceParser(args.model, args.device, args.precision, resolution=args.resolution, fit=args.fit)
+
+
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Says which extra to install where an import inside finds nothing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "faceparse_core":
+            raise
+        raise ImportError(
+            f"{error.name} is not installed, which this needs: pip install 'faceparse[{name}]'"
+        ) from error

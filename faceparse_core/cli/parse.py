@@ -40,6 +40,9 @@ other commands (each has its own --help):
   faceparse train DATA --out RUN  train or fine-tune
   faceparse data KIND DIR --out DATA  bring a public data set into the layout for training
   faceparse export lite --out DIR write it as ONNX, for ONNX Runtime and Transformers.js
+  faceparse serve                 answer requests over HTTP
+  faceparse batch SOURCE --out DIR    folders and data sets of any size, into Parquet
+  faceparse convert SOURCE --to FORMAT --out DIR  COCO, LabelMe, CVAT …, and back into training data
 """
 
 

@@ -1,0 +1,174 @@
+"""Folders larger than one machine: ``python -m benchmarks.scale PICTURES [--only rates killed ray]``.
+
+PICTURES is a folder; of its pictures ``--count`` small ones are made (64 pixels, turned and mirrored), and parsed at a
+small resolution, so that what lies round the network is measured, not the network.
+
+- rates: processes on this machine against the engine in a loop, pictures a second.
+- killed: a run that is killed (-9) and started again until it ends; whether every picture is there once.
+- ray: two nodes on this machine, as many actors as processes, one of them killed in the middle; whether the rows equal
+  the local ones, and the rate of an undisturbed run over theirs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import shutil
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from pathlib import Path
+
+from PIL import Image
+
+from faceparse_core.scale import batch, shards
+
+_ROOT = Path(__file__).parents[1]
+_SETTINGS = shards.Settings("lite", "cpu", resolution=96, faces="image")
+_WORDS = ["--model", "lite", "--device", "cpu", "--resolution", "96", "--faces", "image"]
+
+
+def main() -> None:
+    arguments = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
+    arguments.add_argument("pictures", type=Path, help="folder of pictures")
+    arguments.add_argument("--only", nargs="+", default=("rates", "killed", "ray"))
+    arguments.add_argument("--count", type=int, default=5000)
+    arguments.add_argument("--shard", type=int, default=100)
+    arguments.add_argument("--workers", type=int, default=2)
+    args = arguments.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), args)
+        for name in args.only:
+            print(name, json.dumps(getattr(bench, name)(), indent=2), flush=True)
+
+
+class Bench:
+    def __init__(self, folder: Path, args: argparse.Namespace):
+        self.folder, self.args = folder, args
+        self.photos = folder / "photos"
+        self.photos.mkdir()
+        files = sorted(path for path in args.pictures.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
+        small = [Image.open(path).convert("RGB").resize((64, 64)) for path in files[:200]]
+        for i in range(args.count):
+            turned = small[i % len(small)].rotate(i // len(small))
+            turned.save(self.photos / f"{i:06d}.jpg")
+
+    def plan(self, name: str, fresh: bool = True) -> batch.Work:
+        if fresh:
+            shutil.rmtree(self.folder / name, ignore_errors=True)
+        return batch.plan(str(self.photos), self.folder / name, _SETTINGS, shard=self.args.shard)
+
+    def rates(self) -> dict:
+        rates: dict[int, list[float]] = {1: [], self.args.workers: []}
+        for _ in range(2):
+            for workers, own in rates.items():
+                work, times = self.plan(f"local{workers}"), Times()
+                batch.run_here(work, workers, times)
+                own.append(times.rate())
+        return {f"{workers} processes": f"{statistics.median(own):.1f} pictures/s" for workers, own in rates.items()}
+
+    def killed(self) -> dict:
+        out, chance, kills = self.folder / "killed", random.Random(1), 0
+        command = [sys.executable, "-m", "faceparse_core", "batch", str(self.photos), "--out", str(out)]
+        command += ["--shard", str(self.args.shard), "--workers", str(self.args.workers), *_WORDS]
+        while True:
+            before = len(list(out.glob("part-*.parquet")))
+            running = subprocess.Popen(command, cwd=_ROOT, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+            while running.poll() is None and len(list(out.glob("part-*.parquet"))) < before + 10:
+                time.sleep(0.01)
+            time.sleep(chance.random() / 2)
+            if running.poll() is not None:
+                break
+            running.send_signal(signal.SIGKILL)
+            running.wait()
+            kills += 1
+        names = [row["path"] for row in _rows(out, ["path"])]
+        return {"killed": kills, "exit code at last": running.returncode, **self._once(names)}
+
+    def ray(self) -> dict:
+        import ray
+        from ray.cluster_utils import Cluster
+
+        from faceparse_core.scale.cluster import run_on_ray
+
+        local, times_here = self.plan("here"), Times()
+        batch.run_here(local, self.args.workers, times_here)
+        os.environ["PYTHONPATH"] = str(_ROOT)  # for Ray's workers
+        cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+        cluster.add_node(num_cpus=2)
+        ray.init(address=cluster.address, log_to_driver=False)
+        try:
+            work, times = self.plan("ray"), Times()
+            run_on_ray(work, self.args.workers, 1, 0, times)
+            disturbed, killed = self.plan("killed-actor"), []
+
+            def kill() -> None:
+                half = len(disturbed.left) // 2
+                while len(list(disturbed.out.glob("part-*.parquet"))) < half:
+                    time.sleep(0.05)
+                killed.append(_actor())
+                os.kill(killed[0], signal.SIGKILL)
+
+            killer = threading.Thread(target=kill)
+            killer.start()
+            run_on_ray(disturbed, self.args.workers, 1, 0, lambda new, failed: None)
+            killer.join()
+        finally:
+            ray.shutdown()
+            cluster.shutdown()
+        own, theirs = _rows(local.out), _rows(disturbed.out)
+        return {
+            "local": f"{times_here.rate():.1f} pictures/s",
+            "Ray": f"{times.rate():.1f} pictures/s",
+            "rate of Ray over local": round(times.rate() / times_here.rate(), 3),
+            "actors killed in the other run": len(killed),
+            "rows equal to the local run's": own == theirs,
+            **self._once([row["path"] for row in theirs]),
+        }
+
+    def _once(self, names: list[str]) -> dict:
+        return {
+            "pictures": len(names),
+            "twice": len(names) - len(set(names)),
+            "lost": self.args.count - len(set(names)),
+        }
+
+
+class Times:
+    """Pictures a second, from the first that are told of to the last: how long processes take to start is left out."""
+
+    def __init__(self):
+        self.told: list[tuple[float, int]] = []
+
+    def __call__(self, new: int, failed: int) -> None:
+        self.told.append((time.perf_counter(), new))
+
+    def rate(self) -> float:
+        (start, first), (end, _) = self.told[0], self.told[-1]
+        return (sum(new for _, new in self.told) - first) / (end - start)
+
+
+def _rows(out: Path, columns: list[str] | None = None) -> list[dict]:
+    import pyarrow.parquet as pq
+
+    return pq.read_table(out, columns=columns).to_pylist()
+
+
+def _actor() -> int:
+    """The process of one of our actors."""
+    for process in Path("/proc").iterdir():
+        if process.name.isdecimal():
+            title = (process / "cmdline").read_bytes()
+            if title.startswith(b"ray::") and b"WriteShards" in title:
+                return int(process.name)
+    raise SystemExit("there is no actor to be killed")
+
+
+if __name__ == "__main__":
+    main()
