@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -98,10 +99,8 @@ def _background(name: str, value: object) -> str:
 
 def _share(most: float) -> Callable[[str, object], float]:
     def check(name: str, value: object) -> float:
-        try:
+        with contextlib.suppress(ValueError):  # what is no number is told of below
             value = float(value) if isinstance(value, str) and len(value) < 20 else value
-        except ValueError:
-            pass  # told below
         return number(name, value, 0, most)
 
     return check
