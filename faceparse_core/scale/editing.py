@@ -55,8 +55,8 @@ def wanted(values: Mapping[str, object]) -> Edits:
 
 @torch.inference_mode()
 def edited(parsing: Parsing, image: Tensor, asked: Edits) -> bytes:
-    """The changed ``image``, [H, W, 3] in uint8, of its parsing, as a PNG: colours first, the background last."""
-    picture = (image.float() / 255)[None]
+    """The changed ``image``, [H, W, 3] as ``images.load`` gives it, as a PNG: colours first, the background last."""
+    picture = (image.float() / 255 if image.dtype == torch.uint8 else image)[None]
     for part, region in PARTS.items():
         if colour := getattr(asked, part):
             tips = asked.tips if part == "hair" else None
