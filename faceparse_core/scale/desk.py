@@ -20,7 +20,7 @@ from typing import Protocol, TypeVar
 from torch import Tensor
 
 from faceparse_core import images as pictures
-from faceparse_core.parser import BATCH_ON_CPU, BATCH_ON_GPU, FaceParser
+from faceparse_core.parser import BATCH_ON_GPU, FaceParser
 from faceparse_core.parsing import Parsing
 from faceparse_core.scale.answers import name_of
 from faceparse_core.scale.asking import Asked, Limits
@@ -28,6 +28,7 @@ from faceparse_core.scale.asking import Asked, Limits
 # So long a batch that is not full waits for pictures that are being decoded.
 _SECONDS_OF_WAITING = 0.01
 _THREADS = 2
+_LEAST_ROOM = 16
 
 
 class _HasFaces(Protocol):
@@ -59,7 +60,8 @@ class _Job:
 class Desk:
     """Answers requests with a ``parser``; ``room``: for so many pictures in all, waiting or being worked at.
 
-    ``batch``: how many go through the network together; ``room`` is eight times that, if it is not given.
+    ``batch``: how many go through the network together; by default many on a GPU, and on a processor one: more are no
+    quicker there, and each would wait for the others'. ``room`` is 16 or eight batches, if it is not given.
     ``told(pictures, seconds)`` is called after every batch. To be used by one event loop; ``close`` ends its threads.
     """
 
@@ -72,8 +74,8 @@ class Desk:
         told: Callable[[int, float], None] = lambda pictures, seconds: None,
     ):
         self.parser, self.limits, self.told = parser, limits, told
-        self.batch = batch or (BATCH_ON_CPU if parser.device.type == "cpu" else BATCH_ON_GPU)
-        self.room = room or 8 * self.batch
+        self.batch = batch or (1 if parser.device.type == "cpu" else BATCH_ON_GPU)
+        self.room = room or max(_LEAST_ROOM, 8 * self.batch)
         self.inside = 0
         self._seconds_each = 0.5  # of late, for Retry-After
         self._places = asyncio.Semaphore(2 * self.batch + _THREADS)
