@@ -68,9 +68,9 @@ class Bench:
         rates: dict[int, list[float]] = {1: [], self.args.workers: []}
         for _ in range(2):
             for workers, own in rates.items():
-                work, times = self.plan(f"local{workers}"), Times()
-                batch.run_here(work, workers, times)
-                own.append(times.rate())
+                work = self.plan(f"local{workers}")
+                batch.run_here(work, workers)
+                own.append(_rate(work, workers))
         return {f"{workers} processes": f"{statistics.median(own):.1f} pictures/s" for workers, own in rates.items()}
 
     def killed(self) -> dict:
@@ -97,15 +97,17 @@ class Bench:
 
         from faceparse_core.scale.cluster import run_on_ray
 
-        local, times_here = self.plan("here"), Times()
-        batch.run_here(local, self.args.workers, times_here)
+        workers, local = self.args.workers, self.plan("here")
+        batch.run_here(local, workers)
         os.environ["PYTHONPATH"] = str(_ROOT)  # for Ray's workers
         cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
         cluster.add_node(num_cpus=2)
         ray.init(address=cluster.address, log_to_driver=False)
         try:
-            work, times = self.plan("ray"), Times()
-            run_on_ray(work, self.args.workers, 1, 0, times)
+            work = self.plan("ray")
+            run_on_ray(work, workers, 1, 0, lambda new, failed: None)
+            again = self.plan("again")
+            batch.run_here(again, workers)
             disturbed, killed = self.plan("killed-actor"), []
 
             def kill() -> None:
@@ -117,16 +119,17 @@ class Bench:
 
             killer = threading.Thread(target=kill)
             killer.start()
-            run_on_ray(disturbed, self.args.workers, 1, 0, lambda new, failed: None)
+            run_on_ray(disturbed, workers, 1, 0, lambda new, failed: None)
             killer.join()
         finally:
             ray.shutdown()
             cluster.shutdown()
         own, theirs = _rows(local.out), _rows(disturbed.out)
+        rate, here = _rate(work, workers), [_rate(one, workers) for one in (local, again)]
         return {
-            "local": f"{times_here.rate():.1f} pictures/s",
-            "Ray": f"{times.rate():.1f} pictures/s",
-            "rate of Ray over local": round(times.rate() / times_here.rate(), 3),
+            "local, before and after": [round(one, 1) for one in here],
+            "Ray": f"{rate:.1f} pictures/s",
+            "rate of Ray over local": round(rate / statistics.mean(here), 3),
             "actors killed in the other run": len(killed),
             "rows equal to the local run's": own == theirs,
             **self._once([row["path"] for row in theirs]),
@@ -140,18 +143,12 @@ class Bench:
         }
 
 
-class Times:
-    """Pictures a second, from the first that are told of to the last: how long processes take to start is left out."""
-
-    def __init__(self):
-        self.told: list[tuple[float, int]] = []
-
-    def __call__(self, new: int, failed: int) -> None:
-        self.told.append((time.perf_counter(), new))
-
-    def rate(self) -> float:
-        (start, first), (end, _) = self.told[0], self.told[-1]
-        return (sum(new for _, new in self.told) - first) / (end - start)
+def _rate(work: batch.Work, workers: int) -> float:
+    """Pictures a second, from when each process has written its first shard to the last: how long they take to start is
+    left out."""
+    files = [shards.file_of(work.out, number) for number in work.left]
+    written = sorted((file.stat().st_mtime, len(work.left[n])) for n, file in zip(work.left, files, strict=True))
+    return sum(count for _, count in written[workers:]) / (written[-1][0] - written[workers - 1][0])
 
 
 def _rows(out: Path, columns: list[str] | None = None) -> list[dict]:

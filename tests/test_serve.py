@@ -144,6 +144,46 @@ def test_what_it_tells_of_itself(client, jpeg):
     assert "made" not in figures and "faceparse_pictures_inside 0.0" in figures
 
 
+def test_edits(client, parser):
+    portrait = base64.b64decode(small_portrait())
+    image = torch.from_numpy(pixels(portrait).copy())
+    parsing = parser.parse(image)
+    asked = {"hair": "#7a1f2b", "tips": "gold", "background": "transparent"}
+    response = client.post("/v1/edit", files={"image": portrait}, data=asked)
+    assert response.status_code == 200 and response.headers["content-type"] == "image/png", response.text
+    changed = pixels(response.content)
+    assert changed.shape == (112, 112, 4)
+    hair, face = (parsing.mask(region)[0].bool().numpy() for region in ("hair", "face"))
+    background = ~parsing.mask("person")[0].bool().numpy()
+    assert np.abs(changed[..., :3][hair].astype(int) - image.numpy()[hair]).mean() > 10
+    assert np.abs(changed[..., :3][face].astype(int) - image.numpy()[face]).mean() < 2
+    assert changed[..., 3][background].mean() < 20 and changed[..., 3][face].mean() > 250
+    page = client.get("/openapi.json").json()["paths"]["/v1/edit"]["post"]["requestBody"]["content"]
+    example = page["application/json"]["schema"]["example"]
+    blurred = pixels(client.post("/v1/edit", json=example).content)
+    assert blurred.shape == (112, 112, 3) and (blurred != image.numpy()).any()
+
+
+@pytest.mark.parametrize(
+    ("asked", "said"),
+    [
+        ({}, "nothing is to be changed"),
+        ({"tips": "gold"}, "send both"),
+        ({"hair": "greenish"}, "hair: "),
+        ({"background": "/etc/passwd"}, "background: "),
+        ({"background": "samples/portrait.jpg"}, "background: "),
+        ({"hair": "gold", "strength": 2}, "strength must be"),
+        ({"hair": "gold", "strength": "much"}, "strength must be"),
+        ({"hair": ["gold"]}, "hair must be a colour"),
+        ({"nose": "gold"}, "there is no nose to change"),
+        ({"hair": "gold", "images": ["AAAA", "AAAA"]}, "too many"),
+    ],
+)
+def test_bad_edits_get_a_sentence(client, asked, said):
+    response = client.post("/v1/edit", json={"images": ["AAAA"], **asked})
+    assert response.status_code == 400 and said in response.json()["error"], response.text
+
+
 # ---------------------------------------------------------------------------------------------- what is refused
 
 

@@ -46,7 +46,7 @@ def run(request: AMLRequest) -> AMLResponse:
         return _error(405, "send pictures with POST")
     request.max_content_length = LIMITS.bytes
     try:
-        answer = answers.answered(parser, asking.from_json(request.get_data(), LIMITS), LIMITS)
+        answer = answers.answered(parser, asking.from_json(request.get_data(), LIMITS, asking.options), LIMITS)
     except RequestEntityTooLarge:
         return _error(413, f"the request is too large: at most {LIMITS.bytes:,} bytes are taken")
     except ValueError as error:

@@ -101,7 +101,7 @@ def _files(model: str, answers: Sequence[Answer]) -> dict[str, bytes]:
     return {"answer.json": json.dumps({"model": model, "images": told}).encode(), **files}
 
 
-def answered(parser: FaceParser, asked: Asked, limits: Limits) -> bytes:
+def answered(parser: FaceParser, asked: Asked[Options], limits: Limits) -> bytes:
     """The whole way of one request without a queue, for servers that bring their own: JSON.
 
     Raises ValueError for what is no picture or too large.

@@ -8,7 +8,7 @@ import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from faceparse_core.errors import said
 from faceparse_core.labels import resolve
@@ -48,16 +48,24 @@ class Options:
     faces: str = "auto"
 
 
+_Options = TypeVar("_Options")
+
+
 @dataclass(frozen=True)
-class Asked:
-    """A request: pictures, each a whole file in bytes, and what is to be told of them."""
+class Asked(Generic[_Options]):
+    """A request: pictures, each a whole file in bytes, and what is to be told of them (``Options``) or changed."""
 
     pictures: list[bytes]
-    options: Options
+    options: _Options
 
 
-def from_json(body: bytes, limits: Limits) -> Asked:
-    """A request in JSON: ``image``, a picture's bytes in base64, or ``images``, a list of these; and the options.
+Check = Callable[[Mapping[str, object]], _Options]
+"""What makes options of the values of a request; ValueError for what cannot be asked."""
+
+
+def from_json(body: bytes, limits: Limits, check: Check[_Options]) -> Asked[_Options]:
+    """A request in JSON: ``image``, a picture's bytes in base64, or ``images``, a list of these; and the options, which
+    ``check`` makes of the rest.
 
     Raises ValueError, with what is accepted, for all that is no such request.
     """
@@ -75,7 +83,7 @@ def from_json(body: bytes, limits: Limits) -> Asked:
         texts = [values.pop("image"), *texts]
     check_count(len(texts), limits)
     pictures = [_from_base64(text, f"images[{i}]" if len(texts) > 1 else "the image") for i, text in enumerate(texts)]
-    return Asked(pictures, options(values))
+    return Asked(pictures, check(values))
 
 
 def check_count(count: int, limits: Limits) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,7 +67,7 @@ def parse_dataset(
         ),
         batch_format="numpy",
         batch_size=batch_size,
-        concurrency=workers,
+        compute=_actors(workers),
         num_cpus=cpus,
         num_gpus=gpus,
     )
@@ -130,7 +131,7 @@ def run_on_ray(work: Work, workers: int | None, cpus: float, gpus: float, told: 
         fn_constructor_args=(settings, out, max(1, int(cpus))),
         batch_format="numpy",
         batch_size=1,
-        concurrency=min(workers or room, len(rows)),
+        compute=_actors(min(workers or room, len(rows))),
         num_cpus=cpus,
         num_gpus=gpus,
     )
@@ -138,9 +139,16 @@ def run_on_ray(work: Work, workers: int | None, cpus: float, gpus: float, told: 
         told(int(row["pictures"]), int(row["failed"]))
 
 
-def _on_cpu(settings: Settings) -> Settings:
-    from dataclasses import replace
+def _actors(count: int | tuple[int, int]):
+    """So many actors, or from so many to so many, in Ray's words."""
+    from ray.data import ActorPoolStrategy
 
+    if isinstance(count, int):
+        return ActorPoolStrategy(size=count)
+    return ActorPoolStrategy(min_size=count[0], max_size=count[1])
+
+
+def _on_cpu(settings: Settings) -> Settings:
     return replace(settings, device="cpu")
 
 

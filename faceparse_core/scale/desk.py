@@ -15,18 +15,30 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import Protocol, TypeVar
 
 from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.parser import BATCH_ON_CPU, BATCH_ON_GPU, FaceParser
 from faceparse_core.parsing import Parsing
-from faceparse_core.scale.answers import Answer, answer, name_of
+from faceparse_core.scale.answers import name_of
 from faceparse_core.scale.asking import Asked, Limits
 
 # So long a batch that is not full waits for pictures that are being decoded.
 _SECONDS_OF_WAITING = 0.01
 _THREADS = 2
+
+
+class _HasFaces(Protocol):
+    """Options of any kind: how faces are found is the desk's business."""
+
+    @property
+    def faces(self) -> str: ...
+
+
+_Options = TypeVar("_Options", bound=_HasFaces)
+_Answer = TypeVar("_Answer")
 
 
 class Full(Exception):
@@ -72,14 +84,19 @@ class Desk:
         self._network = threading.Thread(target=self._run, name="faceparse-network", daemon=True)
         self._network.start()
 
-    async def answers(self, asked: Asked) -> list[Answer]:
-        """What is told of each picture of a request. Raises Full, ValueError, MemoryError, asyncio.TimeoutError."""
+    async def answers(
+        self, asked: Asked[_Options], tell: Callable[[Parsing, Tensor, _Options], _Answer]
+    ) -> list[_Answer]:
+        """What ``tell`` makes of each picture of a request: its parsing, the picture, the options.
+
+        Raises Full, ValueError, MemoryError, asyncio.TimeoutError.
+        """
         count = len(asked.pictures)
         if self.inside + count > self.room:
             raise Full(self.retry_after())
         self.inside += count
         try:
-            tasks = [asyncio.ensure_future(self._one(asked, i)) for i in range(count)]
+            tasks = [asyncio.ensure_future(self._one(asked, i, tell)) for i in range(count)]
             try:
                 return await asyncio.wait_for(asyncio.gather(*tasks), self.limits.seconds)
             finally:
@@ -96,7 +113,9 @@ class Desk:
         self._jobs.put(None)
         self._hands.shutdown(wait=False, cancel_futures=True)
 
-    async def _one(self, asked: Asked, index: int) -> Answer:
+    async def _one(
+        self, asked: Asked[_Options], index: int, tell: Callable[[Parsing, Tensor, _Options], _Answer]
+    ) -> _Answer:
         loop = asyncio.get_running_loop()
         async with self._places:
             with self._on_its_way() as arrived:
@@ -108,7 +127,7 @@ class Desk:
                 job = _Job(image, asked.options.faces)
                 arrived(job)
             parsing = await asyncio.wrap_future(job.parsing)
-            return await loop.run_in_executor(self._hands, answer, parsing, image, asked.options)
+            return await loop.run_in_executor(self._hands, tell, parsing, image, asked.options)
 
     @contextlib.contextmanager
     def _on_its_way(self) -> Iterator[Callable[[_Job], None]]:

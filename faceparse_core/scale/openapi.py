@@ -8,6 +8,7 @@ from pathlib import Path
 from faceparse_core import images as pictures
 from faceparse_core.labels import LABELS
 from faceparse_core.scale.asking import LABELS_AS
+from faceparse_core.scale.editing import BACKGROUNDS, PARTS
 from faceparse_core.scale.records import base64_text
 
 _PORTRAIT = Path(__file__).parents[1] / "weights" / "portrait.jpg"
@@ -67,6 +68,35 @@ def request_body() -> dict:
             "429": {"description": "full: come again after the seconds in Retry-After"},
         },
         "description": f"Labels: {', '.join(label.title for label in LABELS)}. Left and right are the subject's.",
+    }
+
+
+def edit_body() -> dict:
+    """The two forms of a request to ``/v1/edit``."""
+    colour = {"type": "string", "description": "a colour: #7a1f2b, or a name such as navy"}
+    asked = {
+        **dict.fromkeys((*PARTS, "tips"), colour),
+        "strength": {"type": "number", "default": 1, "description": "how much of the colours is seen, 0..1"},
+        "background": {"type": "string", "description": f"{', '.join(BACKGROUNDS)}, or a colour"},
+        "radius": {"type": "number", "default": 2, "description": "of the blur, in percent of the longer side"},
+        "faces": {"type": "string", "enum": ["auto", "image"], "default": "auto"},
+    }
+    in_json = {
+        "type": "object",
+        "properties": {"image": {"type": "string", "description": "the bytes of a file in base64"}, **asked},
+        "example": {"image": small_portrait(), "hair": "#7a1f2b", "background": "blur"},
+    }
+    in_form = {
+        "type": "object",
+        "properties": {"image": {"type": "string", "format": "binary"}, **asked},
+        "required": ["image"],
+    }
+    return {
+        "requestBody": {
+            "required": True,
+            "content": {"application/json": {"schema": in_json}, "multipart/form-data": {"schema": in_form}},
+        },
+        "responses": {"200": {"description": "the changed picture", "content": {"image/png": {}}}},
     }
 
 

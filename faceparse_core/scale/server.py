@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 import uvicorn
@@ -23,17 +24,18 @@ from faceparse_core import __version__
 from faceparse_core.errors import CheckpointError
 from faceparse_core.labels import DRAWN, GROUPS, LABELS
 from faceparse_core.parser import FaceParser
-from faceparse_core.scale.answers import Answer, in_json, in_parts, in_zip
-from faceparse_core.scale.asking import Asked, Limits, check_count, from_json, options
+from faceparse_core.scale.answers import Answer, answer, in_json, in_parts, in_zip
+from faceparse_core.scale.asking import Asked, Check, Limits, check_count, from_json, options
 from faceparse_core.scale.desk import Desk, Full
+from faceparse_core.scale.editing import edited, wanted
 from faceparse_core.scale.figures import Figures
 from faceparse_core.scale.guard import Guard
-from faceparse_core.scale.openapi import request_body
+from faceparse_core.scale.openapi import edit_body, request_body
 
 # Fields of a form: all that there are, regions and pictures as often as they may come, and a few for mistakes.
 _MOST_FIELDS = 40
 _OPEN = ("/healthz", "/readyz", "/docs", "/openapi.json")
-_PATHS = ("/v1/parse", "/v1/labels", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/")
+_PATHS = ("/v1/parse", "/v1/edit", "/v1/labels", "/healthz", "/readyz", "/metrics", "/docs", "/openapi.json", "/")
 # The folders of the demo page, and what makes a browser allow it several threads.
 _DEMO = ("demo", "faceparse", "vendor")
 _SHOWN = tuple(f"/{folder}/" for folder in _DEMO)
@@ -43,6 +45,7 @@ _ISOLATED = {
     "Cross-Origin-Resource-Policy": "same-origin",
 }
 
+_Options = TypeVar("_Options")
 _log = logging.getLogger("faceparse")
 
 
@@ -92,13 +95,15 @@ def app(
 
     @api.post("/v1/parse", openapi_extra=request_body(), summary="Parse pictures", response_class=Response)
     async def parse(request: Request) -> Response:
-        asked = await _asked(request, limits)
-        try:
-            answers = await desk.answers(asked)
-        except asyncio.TimeoutError:
-            said = f"there was no time for it within {limits.seconds:g} s: try again, or send fewer or smaller pictures"
-            raise HTTPException(503, said, {"Retry-After": str(desk.retry_after())}) from None
+        with _in_time(desk):
+            answers = await desk.answers(await _asked(request, limits, options), answer)
         return await run_in_threadpool(_packed, request, parser.checkpoint.name, answers)
+
+    @api.post("/v1/edit", openapi_extra=edit_body(), summary="Change a picture", response_class=Response)
+    async def edit(request: Request) -> Response:
+        with _in_time(desk):
+            (changed,) = await desk.answers(await _asked(request, replace(limits, pictures=1), wanted), edited)
+        return Response(changed, media_type="image/png")
 
     @api.get("/v1/labels", summary="Labels, groups and drawn regions")
     def labels() -> dict:
@@ -133,11 +138,22 @@ def run(api: FastAPI, host: str, port: int) -> None:
     uvicorn.run(api, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=30)
 
 
-async def _asked(request: Request, limits: Limits) -> Asked:
-    """What a request asks for, in whichever of the two forms it comes."""
+@contextlib.contextmanager
+def _in_time(desk: Desk) -> Iterator[None]:
+    """Too little time is told as what it is."""
+    try:
+        yield
+    except asyncio.TimeoutError:
+        seconds = desk.limits.seconds
+        said = f"there was no time for it within {seconds:g} s: try again, or send fewer or smaller pictures"
+        raise HTTPException(503, said, {"Retry-After": str(desk.retry_after())}) from None
+
+
+async def _asked(request: Request, limits: Limits, check: Check[_Options]) -> Asked[_Options]:
+    """What a request asks for, in whichever of the two forms it comes; ``check`` makes its options."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
-        return await run_in_threadpool(from_json, await request.body(), limits)
+        return await run_in_threadpool(from_json, await request.body(), limits, check)
     if kind != "multipart/form-data":
         raise HTTPException(
             415, f"a request is multipart/form-data or application/json, not {kind or 'without a type'}"
@@ -155,7 +171,7 @@ async def _asked(request: Request, limits: Limits) -> Asked:
             elif name != "regions":
                 values[name] = value
         check_count(len(files), limits)
-        return Asked(files, options(values))
+        return Asked(files, check(values))
 
 
 def _packed(request: Request, model: str, answers: list[Answer]) -> Response:
