@@ -1,9 +1,9 @@
 """Parsing for many: the endpoint that answers over HTTP, and folders, lists and datasets of any size.
 
 ``server`` is the endpoint (extra ``serve``): ``asking`` and ``answers`` are what goes in and out, ``guard`` stands
-before, ``desk`` puts the pictures of many callers into shared batches. ``batch`` (extra ``batch``) makes ``shards`` of
-``sources``, by processes or, in ``cluster``, by Ray; ``parse_dataset`` is for a Ray Dataset of one's own. Nothing that
-stands on an extra is imported unless somebody asks for it.
+before, ``desk`` puts the pictures of many callers into shared batches, ``editing`` is what may be changed. ``batch``
+(extra ``batch``) makes ``shards`` of ``sources``, by processes or, in ``cluster``, by Ray; ``parse_dataset`` is for a
+Ray Dataset of one's own. Nothing that stands on an extra is imported unless somebody asks for it.
 """
 
 from __future__ import annotations

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -54,8 +55,8 @@ def wanted(values: Mapping[str, object]) -> Edits:
 
 @torch.inference_mode()
 def edited(parsing: Parsing, image: Tensor, asked: Edits) -> bytes:
-    """The changed ``image``, [H, W, 3] in uint8, of its parsing, as a PNG: colours first, the background last."""
-    picture = (image.float() / 255)[None]
+    """The changed ``image``, [H, W, 3] as ``images.load`` gives it, as a PNG: colours first, the background last."""
+    picture = (image.float() / 255 if image.dtype == torch.uint8 else image)[None]
     for part, region in PARTS.items():
         if colour := getattr(asked, part):
             tips = asked.tips if part == "hair" else None
@@ -98,10 +99,8 @@ def _background(name: str, value: object) -> str:
 
 def _share(most: float) -> Callable[[str, object], float]:
     def check(name: str, value: object) -> float:
-        try:
+        with contextlib.suppress(ValueError):  # what is no number is told of below
             value = float(value) if isinstance(value, str) and len(value) < 20 else value
-        except ValueError:
-            pass  # told below
         return number(name, value, 0, most)
 
     return check
