@@ -196,9 +196,8 @@ def hide(
                 pixels = before[where]
                 if way == "solid":
                     new = plain.expand(pixels.shape)
-                elif way == "average face":
-                    known = labels[i % len(labels)] if labels is not None else None
-                    new = _nobody(before, known, face, where)
+                elif way == "average face" and labels is not None:
+                    new = _nobody(before, labels[i % len(labels)], face, where)
                 else:
                     new = _coarse(before, where, max(1.0, _size(face) / cells), (face.x, face.y), smooth=way == "blur")
                 here = part[..., None]
