@@ -32,6 +32,7 @@ from faceparse_core.training.train import (
     loader_of,
     normalise,
     save_state,
+    step_sizes,
 )
 
 
@@ -44,7 +45,8 @@ class FinderConfig:
     init: str = "lite"  # a lite to start from, or the finder.safetensors of another run
     steps: int = 4000
     batch_size: int = 16
-    size: int = 256
+    # (share of the steps, size): pictures grow while the network learns
+    sizes: tuple[tuple[float, int], ...] = ((0.8, 192), (0.2, 256))
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warm_up: float = 0.03  # share of the steps
@@ -90,9 +92,10 @@ def train(config: FinderConfig) -> Path:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in average.values.items()}
         save_file({k: v.contiguous() for k, v in tensors.items()}, out / "finder.safetensors")
 
-    scenes = Scenes(Photos.read(Path(config.data)), [config.size] * config.steps, config.batch_size, config.scenery, config.seed)
+    scenes = Scenes(Photos.read(Path(config.data)), step_sizes(config), config.batch_size, config.scenery, config.seed)
     loader = loader_of(scenes, first, config.workers, device)
-    log = csv.writer((out / "log.csv").open("a", newline=""))
+    log_file = (out / "log.csv").open("a", newline="")
+    log = csv.writer(log_file)
     saved, recent = time.monotonic(), None
     progress = tqdm(loader, total=config.steps, initial=first, unit="step", desc="finder", mininterval=10)
     for step, (pixels, targets) in enumerate(progress, start=first):
@@ -113,6 +116,7 @@ def train(config: FinderConfig) -> Path:
             name: 0.97 * recent[name] + 0.03 * value for name, value in values.items()}  # fmt: skip
         if step % 20 == 0:
             progress.set_postfix({name: f"{value:.3f}" for name, value in recent.items()}, refresh=False)
+            log_file.flush()
             log.writerow([step, time.strftime("%H:%M:%S"), *(f"{name}={value:.4f}" for name, value in recent.items())])
         if step + 1 == config.steps or time.monotonic() - saved > config.save_every:
             save(step + 1)

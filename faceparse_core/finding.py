@@ -1,0 +1,142 @@
+"""Finding faces: pictures in, faces out. What parses them is not known here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from faceparse_core import images as pictures
+from faceparse_core.checkpoints import Checkpoint
+from faceparse_core.models.finder import MARKS, STRIDE
+
+# The longer side of the first look at a picture, and the pixels that the second has at most. Where a picture is much
+# smaller than that, it is enlarged a little.
+_GLANCE, _SECOND_PIXELS, _ENLARGED = 288, 1024 * 768, 1.5
+_MULTIPLE = 32
+# From this score on something is a face; what is less may be one, and asks for a closer look.
+_FACE, _HINT = 0.5, 0.15
+_LARGE = 240  # of a face in the second look, in pixels: from here on it is seen better in the first
+_MOST = 400  # faces of one look
+# Two boxes show the same face if they share so much of both, or the smaller lies in the larger by so much.
+_SAME, _WITHIN = 0.4, 0.75
+_PIXELS_AT_ONCE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class Found:
+    """Faces in an image: boxes, float32 [n, 4] (left, top, right, bottom, perhaps beyond the image), marks [n, 5, 2]
+    and scores [n] in 0..1, the surest first."""
+
+    boxes: Tensor
+    marks: Tensor
+    scores: Tensor
+
+    def __getitem__(self, which: Tensor) -> Found:
+        return Found(self.boxes[which], self.marks[which], self.scores[which])
+
+
+class Finder:
+    """Finds the faces of pictures with a ``FinderNetwork`` that is ready on ``device`` in ``dtype``."""
+
+    def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32):
+        self.network, self.device, self.dtype = network, device, dtype
+
+    def find(self, images: Sequence[Tensor]) -> list[Found]:
+        """The faces of images, uint8 or float (0..1) [H, W, 3] each, those of the same size in shared batches."""
+        sizes = [image.shape[:2] for image in images]
+        found = self._looks(images, [_GLANCE / max(size) for size in sizes], _HINT)
+        closer = [n for n, size in enumerate(sizes) if not _is_filled(found[n], size)]
+        scales = [min(_ENLARGED, math.sqrt(_SECOND_PIXELS / (sizes[n][0] * sizes[n][1]))) for n in closer]
+        closer = [(n, scale) for n, scale in zip(closer, scales, strict=True) if scale > 1.25 * _GLANCE / max(sizes[n])]
+        seen = self._looks([images[n] for n, _ in closer], [scale for _, scale in closer], _FACE)
+        for (n, scale), more in zip(closer, seen, strict=True):
+            found[n] = _together(found[n], more, scale)
+        return [one[one.scores >= _FACE] for one in found]
+
+    def _looks(self, images: Sequence[Tensor], scales: Sequence[float], least: float) -> list[Found]:
+        """What is found in images, each brought to a scale."""
+        groups: dict[tuple, list[int]] = {}
+        frames = []
+        for number, (image, scale) in enumerate(zip(images, scales, strict=True)):
+            inner = tuple(max(1, round(side * scale)) for side in image.shape[:2])
+            frame = tuple(_MULTIPLE * math.ceil(side / _MULTIPLE) for side in inner)
+            frames.append((inner, frame))
+            groups.setdefault(frame, []).append(number)
+        found: list[Found | None] = [None] * len(images)
+        for frame, group in groups.items():
+            at_once = max(1, _PIXELS_AT_ONCE // (frame[0] * frame[1]))
+            for start in range(0, len(group), at_once):
+                some = group[start : start + at_once]
+                pixels = torch.stack([self._laid_out(images[n], *frames[n]) for n in some])
+                for n, output in zip(some, self._seen(pixels), strict=True):
+                    one = decoded(output, least)
+                    factor = torch.tensor([images[n].shape[1] / frames[n][0][1], images[n].shape[0] / frames[n][0][0]])
+                    found[n] = Found(one.boxes * factor.repeat(2), one.marks * factor, one.scores)
+        return found
+
+    def _laid_out(self, image: Tensor, inner: tuple[int, int], frame: tuple[int, int]) -> Tensor:
+        """The image in ``frame``, grey beyond it, normalised, float32 [3, H, W]."""
+        small = pictures.resize(image, inner).to(self.device).float() / (255 if image.dtype == torch.uint8 else 1)
+        mean, std = (torch.tensor(values, device=self.device) for values in (Checkpoint.mean, Checkpoint.std))
+        out = torch.zeros(*frame, 3, device=self.device)
+        out[: inner[0], : inner[1]] = (small - mean) / std
+        return out.permute(2, 0, 1)
+
+    @torch.inference_mode()
+    def _seen(self, pixels: Tensor) -> Tensor:
+        return self.network(pixels.to(self.dtype, memory_format=torch.channels_last)).float().cpu()
+
+
+def decoded(output: Tensor, least: float) -> Found:
+    """The faces in the network's map, float32 [15, h, w], whose score is at least so much; in the map's pixels."""
+    score = output[0].sigmoid()
+    peak = F.max_pool2d(score[None], 3, 1, 1)[0] == score
+    row, column = (peak & (score >= least)).nonzero(as_tuple=True)
+    scores, order = score[row, column].sort(descending=True)
+    order = order[:_MOST]
+    row, column = row[order], column[order]
+    values = output[1:, row, column].T
+    cell = torch.stack([column, row], 1).float().add(0.5).mul(STRIDE)
+    sides = values[:, 2:4].clamp(-4, 8).exp() * STRIDE
+    extent = sides.prod(1, keepdim=True).sqrt()
+    centre = cell + values[:, :2] * extent
+    marks = cell[:, None] + values[:, 4:].view(-1, MARKS, 2) * extent[:, None]
+    return _distinct(Found(torch.cat([centre - sides / 2, centre + sides / 2], 1), marks, scores[:_MOST]))
+
+
+def _together(coarse: Found, fine: Found, scale: float) -> Found:
+    """What two looks found, the second at this ``scale``: a face that both did as the one that saw it better did."""
+    boxes, marks, scores = (
+        torch.cat([getattr(one, name) for one in (coarse, fine)]) for name in ("boxes", "marks", "scores")
+    )
+    second = torch.arange(len(scores)) >= len(coarse.scores)
+    large = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt() * scale > _LARGE
+    return _distinct(Found(boxes, marks, scores)[(scores - 0.3 * (second == large)).argsort(descending=True)])
+
+
+def _distinct(found: Found) -> Found:
+    """The faces without those that are one that is surer."""
+    boxes = found.boxes
+    corner, end = torch.maximum(boxes[:, None, :2], boxes[None, :, :2]), torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    both = (end - corner).clamp_min(0).prod(2)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    smaller = torch.minimum(area[:, None], area[None])
+    same = (both > _SAME * (area[:, None] + area[None] - both)) | (both > _WITHIN * smaller)
+    kept: list[int] = []
+    for face in range(len(boxes)):
+        if not same[face, kept].any():
+            kept.append(face)
+    return found[torch.tensor(kept, dtype=torch.long)]
+
+
+def _is_filled(found: Found, size: Sequence[int]) -> bool:
+    """Whether one sure face fills an image (height, width), so that nobody else is looked for."""
+    if len(found.scores) != 1 or found.scores[0] < 0.6:
+        return False
+    sides = found.boxes[0, 2:] - found.boxes[0, :2]
+    return sides.prod().sqrt().item() > 0.4 * min(size)
