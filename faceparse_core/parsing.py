@@ -32,12 +32,15 @@ NO_FACE = ("empty mask", "whole image", "last frame's", "error")
 
 @dataclass(frozen=True)
 class Details:
-    """An image that was parsed face by face: its ``faces`` and the ``scene`` that was put together of them."""
+    """An image whose ``faces`` were searched, and the ``scene`` that was put together of them; without a scene the look
+    at the whole image is all that there is."""
 
     faces: tuple[Face, ...]
-    scene: Scene
+    scene: Scene | None = None
 
     def to(self, device: str | torch.device) -> Details:
+        if not self.scene:
+            return self
         looks = tuple(Look(look.logits.to(device), look.window) for look in self.scene.looks)
         return replace(self, scene=replace(self.scene, looks=looks))
 
@@ -48,8 +51,8 @@ class Parsing:
     ``logits``: float32 [19, h, w] for each image, on the device that computed them; ``windows``: where each lies in
     its image; ``sizes``: (height, width) of each image. ``len(parsing)`` is the number of images, ``parsing[i]`` the
     parsing of one of them, and iterating gives these one by one. ``filled``: the indices of images whose masks are all
-    1, whatever the region (see ``where_no_face``). ``details``: of each image None, or what was seen of its faces; that
-    lies over its logits, which are background then.
+    1, whatever the region (see ``where_no_face``). ``details``: of each image None, or its faces and what was seen of
+    them; that lies over its logits, which are background then.
 
     What is rendered comes as CPU tensors. Images that differ in size cannot be one tensor: take ``parsing[i]``.
     """
@@ -156,7 +159,7 @@ class Parsing:
     def _bands(self, index: int) -> Iterator[tuple[slice, slice, Tensor]]:
         """Rows, columns and logits [19, rows, columns] of an image; what comes later lies over what came before."""
         size = self.sizes[index]
-        if self.details[index]:  # background, the same everywhere
+        if self.details[index] and self.details[index].scene:  # background, the same everywhere
             yield slice(0, size[0]), slice(0, size[1]), self.logits[index]
         else:
             for rows, logits in rendering.bands(self.logits[index], self.windows[index], size):
@@ -169,7 +172,7 @@ class Parsing:
     def _over(self, index: int) -> Iterator[tuple[Look, tuple[slice, slice], Window]]:
         """What lies over an image's logits: looks, the rows and columns they cover, and their windows in these."""
         details = self.details[index]
-        for look in details.scene.looks if details else ():
+        for look in details.scene.looks if details and details.scene else ():
             x, y, width, height = (
                 round(v) for v in (look.window.x, look.window.y, look.window.width, look.window.height)
             )
@@ -183,15 +186,16 @@ class Parsing:
         place = next((place for place, one in enumerate(faces) if one.index == face), None)
         if place is None:
             masks.zero_()
-        elif len(faces) > 1:
-            details = self.details[index]
-            if details:
-                owner, window = details.scene.owner, details.scene.window
-            else:
-                height, width = self.sizes[index]
-                window = Window(0, 0, width, height)
-                owner = nearest([framing(face) for face in faces], window)
-            alone = F.one_hot(owner.long(), len(faces)).permute(2, 0, 1).float()
+            return
+        scene = self.details[index].scene if self.details[index] else None
+        if scene:
+            owner, window = scene.owner, scene.window
+        else:
+            height, width = self.sizes[index]
+            window = Window(0, 0, width, height)
+            owner = nearest([framing(face) for face in faces], window)
+        if (owner != place).any():
+            alone = F.one_hot(owner.long(), len(faces) + 1).permute(2, 0, 1).float()
             owners = rendering.labels(alone, window, self.sizes[index])
             for rows in rendering.row_bands(owners.shape, 8):
                 masks[:, rows] *= owners[rows] == place

@@ -46,7 +46,7 @@ class FinderConfig:
     steps: int = 4000
     batch_size: int = 16
     # (share of the steps, size): pictures grow while the network learns
-    sizes: tuple[tuple[float, int], ...] = ((0.8, 192), (0.2, 256))
+    sizes: tuple[tuple[float, int], ...] = ((0.9, 192), (0.1, 256))
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warm_up: float = 0.03  # share of the steps
