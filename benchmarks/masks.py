@@ -20,8 +20,9 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from faceparse_core import FaceParser, distances, masks, matting
+from faceparse_core import FaceParser, masks
 from faceparse_core.labels import region_ids
+from faceparse_core.masks import distances
 from faceparse_core.training.data import read_names, read_pair
 
 _SIZE, _LARGE = 2048, 4096
@@ -144,12 +145,12 @@ def _memory(what: str) -> None:
         mask[0, rows : rows + 64] = torch.sigmoid(distance / _LARGE * 60)
         image[0, rows : rows + 64] += 0.5 * (distance > 0)[..., None]
     method = "network" if what == "refine with the network" else "guided"
-    matting.refine(image[:, :64, :64], torch.rand(1, 64, 64), method=method)  # what is loaded once
+    masks.refine(image[:, :64, :64], torch.rand(1, 64, 64), method=method)  # what is loaded once
     start = time.perf_counter()
     if what.startswith("refine"):
-        matting.refine(image, mask, hair=True, method=method)
+        masks.refine(image, mask, hair=True, method=method)
     elif what == "cutout":
-        matting.cut_out(image, mask)
+        masks.cut_out(image, mask)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
     print(time.perf_counter() - start, peak)
 
@@ -171,7 +172,7 @@ _REFINED = ("refined", "refined as hair", "refined with the network", "and as ha
 
 def _refined(image: np.ndarray, soft: torch.Tensor) -> list[torch.Tensor]:
     return [
-        matting.refine(image, soft, hair=hair, method=method)
+        masks.refine(image, soft, hair=hair, method=method)
         for method in ("guided", "network")
         for hair in (False, True)
     ]

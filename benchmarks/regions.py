@@ -18,10 +18,8 @@ from PIL import Image
 
 from faceparse_core import FaceParser
 from faceparse_core import images as pictures
-from faceparse_core.crops import crop_faces, paste_faces
-from faceparse_core.faces import find_faces
+from faceparse_core.faces import crop_faces, draw, extras, face_axes, find_faces, paste_faces
 from faceparse_core.labels import DRAWN, resolve
-from faceparse_core.regions import draw, extras, face_axes
 from faceparse_core.training.data import read_names, read_pair
 
 _CLOSEUP = Path(__file__).parents[1] / "samples" / "closeup.jpg"

@@ -17,15 +17,29 @@ from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core.checkpoints import Checkpoint
 from faceparse_core.devices import PRECISIONS, choose_device, choose_precision
-from faceparse_core.faces import ORDERS, Found, arranged, framing, from_boxes, look_again, search, settle
+from faceparse_core.faces import (
+    ORDERS,
+    Found,
+    Look,
+    Tracker,
+    arranged,
+    background,
+    compose,
+    cut,
+    framing,
+    from_boxes,
+    look_again,
+    padded,
+    search,
+    settle,
+)
 from faceparse_core.images import Images
 from faceparse_core.models.cuda_graphs import Graphed
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.onnx import choose_device as onnx_device
 from faceparse_core.models.segformer import SegFormer
-from faceparse_core.parsing import Details, Parsing, Window
-from faceparse_core.tracking import Tracker
-from faceparse_core.windows import Look, background, compose, cut, padded
+from faceparse_core.parsing import Details, Parsing
+from faceparse_core.rendering import Window
 
 FITS = ("auto", "stretch", "pad")
 _STRIDE = 32  # input sizes are multiples of it

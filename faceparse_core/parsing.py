@@ -17,11 +17,21 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core import rendering
-from faceparse_core.faces import Face, bounding_box, find_faces, framing, has_face
+from faceparse_core.faces import (
+    Face,
+    Look,
+    Scene,
+    background,
+    bounding_box,
+    draw,
+    extras,
+    find_faces,
+    framing,
+    has_face,
+    nearest,
+)
 from faceparse_core.labels import LABELS, NUM_LABELS, resolve
-from faceparse_core.regions import draw, extras
 from faceparse_core.rendering import Window
-from faceparse_core.windows import Look, Scene, background, nearest
 
 if TYPE_CHECKING:
     from faceparse_core.images import Images

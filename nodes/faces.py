@@ -7,13 +7,13 @@ import logging
 import torch
 from comfy_api.latest import io
 
-from faceparse_core.crops import crop_faces, paste_faces
+from faceparse_core.faces import crop_faces, paste_faces
 
 from . import host
 from .parsing import CATEGORY, FaceParsing, _batch, _matched
 
 FaceCrops = io.Custom("FACE_CROPS")
-"""A ``faceparse_core.crops.FaceCrops``: where crops came from."""
+"""A ``faceparse_core.faces.FaceCrops``: where crops came from."""
 
 # The side of the stand-in for crops where there is no face and no size is asked for.
 _BLANK = 512

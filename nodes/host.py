@@ -141,8 +141,8 @@ def parse(
     what goes from node to node.
     """
     from faceparse_core.devices import choose_precision
+    from faceparse_core.faces import Tracker
     from faceparse_core.parser import BATCH_ON_CPU, BATCH_ON_GPU, FaceParser, bytes_per_image
-    from faceparse_core.tracking import Tracker
 
     checkpoint = _found(model)
     device = memory.get_torch_device()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from faceparse_core import matting
-from faceparse_core.masks import DIRECTIONS, OPERATIONS, combine, edit
+from faceparse_core.masks import DIRECTIONS, METHODS, OPERATIONS, UNITS, combine, cut_out, edit, refine
 
 from . import host
 from .parsing import CATEGORY
@@ -180,8 +179,8 @@ class RefineMask(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "unit",
-                    options=list(matting.UNITS),
-                    default=matting.UNITS[0],
+                    options=list(UNITS),
+                    default=UNITS[0],
                     tooltip="What the radius is measured in. percent of the size of what the mask shows suits pictures "
                     "of any size; pixels is for one picture.",
                 ),
@@ -195,8 +194,8 @@ class RefineMask(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "method",
-                    options=list(matting.METHODS),
-                    default=matting.METHODS[0],
+                    options=list(METHODS),
+                    default=METHODS[0],
                     tooltip="guided suits any mask. network is for the hair of one head: it first puts the outline "
                     "where hair ends, also that of a rough mask. closed_form solves for what shines through, with "
                     "PyMatting, which must be installed (pip install pymatting): slower.",
@@ -206,8 +205,8 @@ class RefineMask(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, image, mask, hair, radius, unit, strength, method=matting.METHODS[0]) -> io.NodeOutput:
-        refined = matting.refine(
+    def execute(cls, image, mask, hair, radius, unit, strength, method=METHODS[0]) -> io.NodeOutput:
+        refined = refine(
             image, mask, radius=radius, unit=unit, strength=strength, hair=hair, method=method, progress=host.Progress()
         )
         return io.NodeOutput(host.give(refined))
@@ -243,7 +242,7 @@ class CutOut(io.ComfyNode):
 
     @classmethod
     def execute(cls, image, mask, clean_colours) -> io.NodeOutput:
-        rgba = matting.cut_out(image, mask, clean_colours=clean_colours, progress=host.Progress())
+        rgba = cut_out(image, mask, clean_colours=clean_colours, progress=host.Progress())
         return io.NodeOutput(host.give(rgba), host.give(rgba[..., :3]), host.give(rgba[..., 3]))
 
 

@@ -22,14 +22,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
-from faceparse_core import checkpoints, downloads
-from faceparse_core.checkpoints import CheckpointError
+from faceparse_core import checkpoints
+from faceparse_core.checkpoints import CheckpointError, downloads, finding, reading, table
 from faceparse_core.labels import LABELS
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.segformer import SIZES, SegFormer, SegFormerConfig
 
 # Before the tests put a tiny checkpoint, and time enough for a busy machine, in their place.
-PUBLISHED, PATIENCE, BUNDLED = dict(checkpoints._PUBLISHED), downloads._PATIENCE, checkpoints._BUNDLED_FILE
+PUBLISHED, PATIENCE, BUNDLED = dict(table.PUBLISHED), downloads._PATIENCE, table.BUNDLED_FILE
 NAMES = [label.name for label in LABELS]
 SHUFFLED = [7, 18, 0, 12, 3, 9, 1, 15, 4, 10, 17, 2, 6, 13, 5, 16, 11, 8, 14]
 REPOSITORY, REVISION = "jonathandinu/face-parsing", "758b82e15a0178c9db39c1ff666a8b56e3a550c8"
@@ -146,7 +146,7 @@ def tiny(tmp_path_factory):
 def published_entry(folder):
     files = [folder / name for name in ("config.json", "preprocessor_config.json", "model.safetensors")]
     return replace(
-        checkpoints._PUBLISHED["segformer-b5"],
+        table.PUBLISHED["segformer-b5"],
         files=tuple(
             downloads.RemoteFile(file.name, file.stat().st_size, hashlib.sha256(file.read_bytes()).hexdigest())
             for file in files
@@ -172,15 +172,15 @@ def world(tmp_path, monkeypatch, tiny, lite_file):
     monkeypatch.setenv("FACEPARSE_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
     monkeypatch.setenv("HF_ENDPOINT", CLOSED)
-    monkeypatch.setattr(checkpoints, "_folders", [])
-    monkeypatch.setattr(checkpoints, "_failures", {})
-    monkeypatch.setattr(checkpoints, "_lite_announced", threading.Lock())
+    monkeypatch.setattr(finding, "_folders", [])
+    monkeypatch.setattr(finding, "_failures", {})
+    monkeypatch.setattr(finding, "_lite_announced", threading.Lock())
     monkeypatch.setattr(downloads, "_PATIENCE", 60)
     monkeypatch.setattr(downloads, "_PAUSE", 0.01)
     monkeypatch.setattr(downloads, "_LONGEST_PAUSE", 0.05)
     monkeypatch.setattr(downloads, "_CHUNK", 4096)
-    monkeypatch.setattr(checkpoints, "_PUBLISHED", {"segformer-b5": published_entry(tiny)})
-    monkeypatch.setattr(checkpoints, "_BUNDLED_FILE", lite_file)
+    monkeypatch.setattr(table, "PUBLISHED", {"segformer-b5": published_entry(tiny)})
+    monkeypatch.setattr(table, "BUNDLED_FILE", lite_file)
 
 
 @pytest.fixture
@@ -308,7 +308,7 @@ def test_the_published_files_are_pinned():
 
 
 def test_the_bundled_file(monkeypatch):
-    monkeypatch.setattr(checkpoints, "_BUNDLED_FILE", BUNDLED)
+    monkeypatch.setattr(table, "BUNDLED_FILE", BUNDLED)
     found = checkpoints.find("lite")
     assert found.path.stat().st_size <= 10e6
     assert isinstance(checkpoints.load(found), Lite)
@@ -654,10 +654,11 @@ def test_a_full_disk(hub, home, monkeypatch):
 PROCESS = """
 import json, sys
 from faceparse_core import checkpoints as c
-from faceparse_core.downloads import RemoteFile
-entry = c._PUBLISHED["segformer-b5"]
+from faceparse_core.checkpoints import table
+from faceparse_core.checkpoints.downloads import RemoteFile
+entry = table.PUBLISHED["segformer-b5"]
 files = tuple(RemoteFile(*file) for file in json.loads(sys.argv[1]))
-c._PUBLISHED["segformer-b5"] = c._Published(entry.repository, entry.revision, files, entry.licence, entry.folders)
+table.PUBLISHED["segformer-b5"] = table.Published(entry.repository, entry.revision, files, entry.licence, entry.folders)
 c.load(c.find("segformer-b5", progress=False))
 assert not {"transformers", "huggingface_hub", "scipy"} & set(sys.modules)
 """
@@ -665,9 +666,9 @@ assert not {"transformers", "huggingface_hub", "scipy"} & set(sys.modules)
 
 def test_two_processes_download_once(hub, home, tiny):
     hub.script = ["slow:0.5"]
-    files = json.dumps(checkpoints._PUBLISHED["segformer-b5"].files)
+    files = json.dumps(table.PUBLISHED["segformer-b5"].files)
     command = [sys.executable, "-c", PROCESS, files]
-    root = Path(checkpoints.__file__).parents[1]
+    root = Path(checkpoints.__file__).parents[2]
     processes = [subprocess.Popen(command, cwd=root, stderr=subprocess.PIPE, text=True) for _ in range(2)]
     for process in processes:
         assert process.wait(60) == 0, process.stderr.read()
@@ -789,7 +790,7 @@ def test_labels_in_another_order_are_mapped_by_name(tmp_path, tiny, lite_file, p
     edit_weights(folder / "model.safetensors", shuffle)
     torch.testing.assert_close(logits(folder, pixels), logits(tiny, pixels))
 
-    weights, header = load_file(lite_file), dict(checkpoints._read_contents(lite_file).metadata)
+    weights, header = load_file(lite_file), dict(reading.read_contents(lite_file).metadata)
     for key in ("classifier.weight", "classifier.bias"):
         weights[key] = weights[key][SHUFFLED].clone()
     header["labels"] = json.dumps([NAMES[index] for index in SHUFFLED])
@@ -915,7 +916,7 @@ def test_quantised_weights(tmp_path, tiny):
 
 @pytest.mark.parametrize("header", [{"config": "{}x"}, {"config": '{"depth": 3}'}, {"config": '{"width": 64}'}, {}])
 def test_a_lite_file_that_contradicts_itself(tmp_path, lite_file, header):
-    given = dict(checkpoints._read_contents(lite_file).metadata)
+    given = dict(reading.read_contents(lite_file).metadata)
     given = {**given, **header} if header else {key: text for key, text in given.items() if key != "config"}
     save_file(load_file(lite_file), tmp_path / "x.safetensors", given)
     with pytest.raises(CheckpointError, match="x.safetensors"):
@@ -1060,7 +1061,7 @@ def test_lite_is_saved_and_read(tmp_path, lite, pixels):
     path = checkpoints.save(lite, tmp_path / "new" / "mine.safetensors", metadata={"resolution": "448", "by": "me"})
     assert path == tmp_path / "new" / "mine.safetensors"
     assert [file.name for file in path.parent.iterdir()] == ["mine.safetensors"]
-    contents = checkpoints._read_contents(path)
+    contents = reading.read_contents(path)
     assert contents.metadata["format"] == "faceparse" and contents.metadata["by"] == "me"
     assert json.loads(contents.metadata["labels"]) == NAMES
     assert load_file(path)["classifier.weight"].dtype == torch.float16

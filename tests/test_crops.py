@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faceparse_core import images as pictures
-from faceparse_core.crops import FaceCrops, crop_faces, paste_faces
-from faceparse_core.faces import Face
+from faceparse_core.faces import Face, FaceCrops, crop_faces, paste_faces
 from faceparse_core.parser import FaceParser
-from faceparse_core.parsing import Parsing, Window
+from faceparse_core.parsing import Parsing
+from faceparse_core.rendering import Window
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

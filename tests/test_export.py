@@ -21,8 +21,7 @@ from faceparse_core.models.segformer import SegFormer, SegFormerConfig
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from faceparse_core import export as exporting  # noqa: E402 (these modules need the extras)
-from faceparse_core import graphs  # noqa: E402
+from faceparse_core.export import exporting, graphs  # noqa: E402 (these modules need the extras)
 from faceparse_core.models import onnx as runtime  # noqa: E402
 
 NAMES = [label.name for label in LABELS]

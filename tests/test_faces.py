@@ -14,13 +14,25 @@ from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
 
-from faceparse_core import FaceParser, checkpoints, faces, parser
-from faceparse_core.faces import Face, arranged, fills, find_faces, framing, from_boxes
+from faceparse_core import FaceParser, checkpoints, parser
+from faceparse_core.faces import (
+    Face,
+    Look,
+    Tracker,
+    arranged,
+    compose,
+    cut,
+    fills,
+    find_faces,
+    finder,
+    framing,
+    from_boxes,
+    padded,
+)
+from faceparse_core.faces.windows import connected
 from faceparse_core.labels import NUM_LABELS
 from faceparse_core.models.lite import Lite
 from faceparse_core.rendering import Window
-from faceparse_core.tracking import Tracker
-from faceparse_core.windows import Look, compose, connected, cut, padded
 
 GREY = (0.5, 0.5, 0.5)
 
@@ -244,9 +256,9 @@ def test_the_finer_look_has_no_gaps(size):
         return cells.mean(1, keepdim=True).expand(-1, NUM_LABELS, -1, -1)
 
     image = torch.arange(size[0] * size[1]).remainder(977).div(977).view(*size, 1).expand(-1, -1, 3)
-    look = faces._finer_look(image, see, GREY)
+    look = finder._finer_look(image, see, GREY)
     scale = 4 * look.logits.shape[1] / look.window.height
-    small = faces.pictures.resize(image, (round(size[0] * scale), round(size[1] * scale)))
+    small = finder.pictures.resize(image, (round(size[0] * scale), round(size[1] * scale)))
     field = padded(small, 0, 0, (4 * look.logits.shape[1], 4 * look.logits.shape[2]), GREY)
     assert torch.equal(look.logits, see(field[None])[0])
 
@@ -379,7 +391,7 @@ def test_tracked_portraits_hold_still(lite, head):
 
 
 def test_a_face_that_is_overlooked_for_a_frame_is_looked_for_where_it_was(lite, shaky, monkeypatch):
-    search = faces.search
+    search = finder.search
 
     def blink(*arguments):
         found = search(*arguments)

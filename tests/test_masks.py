@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import ndimage
 
-from faceparse_core import distances, masks
+from faceparse_core import masks
+from faceparse_core.masks import distances, tools
 
 
 def disc(size: int, radius: float, x: float | None = None, y: float | None = None) -> torch.Tensor:
@@ -303,7 +304,7 @@ def test_feathering_stays_on_its_side(width):
 
 
 def test_progress_is_told_and_may_stop_the_work(monkeypatch):
-    monkeypatch.setattr(masks, "_PIXELS", 64)  # as many masks at a time as have so many pixels
+    monkeypatch.setattr(tools, "_PIXELS", 64)  # as many masks at a time as have so many pixels
     seen = []
     masks.edit(torch.rand(3, 8, 8), grow=1, progress=lambda done, total: seen.append((done, total)))
     assert seen == [(1, 3), (2, 3), (3, 3)]

@@ -10,7 +10,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faceparse_core import FaceParser, images, masks, matting
+from faceparse_core import FaceParser, images, masks
+from faceparse_core.masks import matting
 
 
 def disc(size: int, radius: float, x: float = 0.0, width: float = 1.0) -> torch.Tensor:
@@ -41,7 +42,7 @@ def method(request):
 
 @pytest.mark.parametrize("hair", [False, True])
 def test_the_edge_goes_to_where_the_colours_change(hair, method):
-    refined = matting.refine(painted(TRUTH), GUESS, radius=6, unit="pixels", hair=hair, method=method)
+    refined = masks.refine(painted(TRUTH), GUESS, radius=6, unit="pixels", hair=hair, method=method)
     assert (refined[0] - TRUTH).abs().sum() < 0.4 * (GUESS[0] - TRUTH).abs().sum()
     assert ((refined[0] > 0.5) != (TRUTH > 0.5)).sum() < 0.4 * ((GUESS[0] > 0.5) != (TRUTH > 0.5)).sum()
 
@@ -51,7 +52,7 @@ def test_fine_strands_that_the_mask_smears_come_back_as_hair(method):
     truth[40:42, 70:150] = 1
     truth[80:82, 100:150] = 1
     guess = masks.blurred(truth, 2)
-    refined = matting.refine(painted(truth), guess, radius=5, unit="pixels", hair=True, method=method)[0]
+    refined = masks.refine(painted(truth), guess, radius=5, unit="pixels", hair=True, method=method)[0]
     for row in (40, 80):
         strand, beside = slice(row, row + 2), slice(row + 3, row + 5)
         assert refined[strand, 125:145].mean() > 0.2
@@ -61,19 +62,19 @@ def test_fine_strands_that_the_mask_smears_come_back_as_hair(method):
 
 def test_away_from_the_edge_nothing_but_doubt_is_taken_out(method):
     mask = disc(200, 60) * 0.9 + 0.05
-    refined = matting.refine(painted(disc(200, 60)), mask, radius=4, unit="pixels", method=method)[0]
+    refined = masks.refine(painted(disc(200, 60)), mask, radius=4, unit="pixels", method=method)[0]
     far = (disc(200, 40) == 1) | (disc(200, 80) == 0)
     assert ((refined > 0.5) == (mask > 0.5))[far].all()
     assert (refined - mask.round()).abs()[far].max() < 0.01
-    sure = matting.refine(painted(TRUTH), torch.ones(160, 160), method=method)
+    sure = masks.refine(painted(TRUTH), torch.ones(160, 160), method=method)
     assert torch.equal(sure, torch.ones(1, 160, 160))
 
 
 def test_strength_mixes_and_zero_changes_nothing():
     image = painted(TRUTH)
-    full = matting.refine(image, GUESS)
-    assert torch.allclose(matting.refine(image, GUESS, strength=0.5), (full + GUESS) / 2, atol=1e-5)
-    assert torch.equal(matting.refine(image, GUESS, strength=0), GUESS)
+    full = masks.refine(image, GUESS)
+    assert torch.allclose(masks.refine(image, GUESS, strength=0.5), (full + GUESS) / 2, atol=1e-5)
+    assert torch.equal(masks.refine(image, GUESS, strength=0), GUESS)
 
 
 @pytest.fixture(scope="module")
@@ -91,53 +92,53 @@ def differing(one: torch.Tensor, other: torch.Tensor) -> int:
 def test_the_network_puts_the_outline_of_hair_back(head, off):
     picture, hair = head
     wrong = masks.blurred(masks.grown(hair, off), 3)
-    corrected = matting.refine(picture, wrong, method="network")
+    corrected = masks.refine(picture, wrong, method="network")
     assert differing(corrected, hair) < 0.5 * differing(wrong, hair)
-    assert differing(matting.refine(picture, wrong), hair) > 0.8 * differing(wrong, hair), "a filter cannot"
-    assert torch.equal(matting.refine(picture, wrong, method="network", strength=0), wrong)
+    assert differing(masks.refine(picture, wrong), hair) > 0.8 * differing(wrong, hair), "a filter cannot"
+    assert torch.equal(masks.refine(picture, wrong, method="network", strength=0), wrong)
 
 
 def test_the_network_sees_the_same_in_a_larger_picture_and_in_each_of_a_batch(head):
     picture, hair = head
     wrong = masks.blurred(masks.grown(hair, 6), 3)
-    corrected = matting.refine(picture, wrong, method="network")
+    corrected = masks.refine(picture, wrong, method="network")
     twice = torch.nn.functional.interpolate(picture.permute(0, 3, 1, 2).float() / 255, scale_factor=2, mode="bilinear")
     large = torch.nn.functional.interpolate(wrong[None], scale_factor=2, mode="bilinear")[0]
-    large = matting.refine(twice.permute(0, 2, 3, 1), large, method="network")
+    large = masks.refine(twice.permute(0, 2, 3, 1), large, method="network")
     back = torch.nn.functional.avg_pool2d(large[None], 2)[0]
     assert differing(back, corrected) < 0.2 * differing(wrong, corrected)
-    both = matting.refine(picture, torch.cat([hair, wrong]), method="network")
+    both = masks.refine(picture, torch.cat([hair, wrong]), method="network")
     assert torch.allclose(both[1:], corrected, atol=1e-5)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (40, 700), (33, 5)])
 def test_the_network_takes_any_size_and_leaves_an_empty_mask(size):
     picture, mask = torch.rand(1, *size, 3), torch.rand(1, *size)
-    corrected = matting.refine(picture, mask, method="network")
+    corrected = masks.refine(picture, mask, method="network")
     assert corrected.shape == mask.shape and corrected.min() >= 0 and corrected.max() <= 1
-    assert not matting.refine(picture, torch.zeros(size), method="network").any()
+    assert not masks.refine(picture, torch.zeros(size), method="network").any()
 
 
 def test_a_large_picture_is_solved_at_a_reduced_size(monkeypatch):
     pytest.importorskip("pymatting")
-    whole = matting.refine(painted(TRUTH), GUESS, radius=6, unit="pixels", method="closed_form")
+    whole = masks.refine(painted(TRUTH), GUESS, radius=6, unit="pixels", method="closed_form")
     monkeypatch.setattr(matting, "_SOLVED_PIXELS", 80 * 80)
-    reduced = matting.refine(painted(TRUTH), GUESS, radius=6, unit="pixels", method="closed_form")
+    reduced = masks.refine(painted(TRUTH), GUESS, radius=6, unit="pixels", method="closed_form")
     assert 0 < (whole - reduced).abs().mean() < 0.01
 
 
 def test_without_pymatting_it_is_told_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "pymatting", None)
     with pytest.raises(ImportError, match="pip install pymatting"):
-        matting.refine(painted(TRUTH), GUESS, method="closed_form")
+        masks.refine(painted(TRUTH), GUESS, method="closed_form")
 
 
 def test_percent_means_the_same_at_every_size():
     small, image = GUESS[0], painted(TRUTH)
     twice = torch.nn.functional.interpolate(image.permute(0, 3, 1, 2), scale_factor=2, mode="bilinear")
     large = torch.nn.functional.interpolate(small[None, None], scale_factor=2, mode="bilinear")[0]
-    refined = matting.refine(image, small, radius=8)
-    refined_large = matting.refine(twice.permute(0, 2, 3, 1), large, radius=8)
+    refined = masks.refine(image, small, radius=8)
+    refined_large = masks.refine(twice.permute(0, 2, 3, 1), large, radius=8)
     back = torch.nn.functional.avg_pool2d(refined_large[None], 2)[0]
     assert (back - refined).abs().mean() < 0.01
 
@@ -155,38 +156,38 @@ def test_any_size_and_radius_stays_in_range_and_a_batch_is_each_alone(seed, heig
         torch.rand(2, height, width, 3, generator=generator),
         torch.rand(2, height, width, generator=generator),
     )
-    refined = matting.refine(image, mask, radius=radius, unit="pixels")
-    colours = matting.foreground(image, mask)
+    refined = masks.refine(image, mask, radius=radius, unit="pixels")
+    colours = masks.foreground(image, mask)
     for result in (refined, colours):
         assert result.isfinite().all() and result.min() >= 0 and result.max() <= 1
-    assert torch.allclose(refined[1:], matting.refine(image[1:], mask[1], radius=radius, unit="pixels"), atol=1e-6)
-    assert torch.allclose(colours[1:], matting.foreground(image[1:], mask[1]), atol=1e-6)
+    assert torch.allclose(refined[1:], masks.refine(image[1:], mask[1], radius=radius, unit="pixels"), atol=1e-6)
+    assert torch.allclose(colours[1:], masks.foreground(image[1:], mask[1]), atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_precisions_and_bytes_are_taken(dtype):
     image = painted(TRUTH)
-    expected = matting.refine(image, GUESS)
-    refined = matting.refine((image[0] * 255).round().to(torch.uint8), GUESS.to(dtype))
+    expected = masks.refine(image, GUESS)
+    refined = masks.refine((image[0] * 255).round().to(torch.uint8), GUESS.to(dtype))
     assert refined.dtype == torch.float32 and (refined - expected).abs().mean() < 0.01
 
 
 def test_what_does_not_go_together_is_told():
     image = painted(TRUTH)
     with pytest.raises(ValueError, match="1 image of 160x160 and 1 mask of 160x159 do not go together"):
-        matting.refine(image, GUESS[:, :159])
+        masks.refine(image, GUESS[:, :159])
     with pytest.raises(ValueError, match="2 images of 160x160 and 3 masks"):
-        matting.cut_out(image.expand(2, -1, -1, -1), GUESS.expand(3, -1, -1))
+        masks.cut_out(image.expand(2, -1, -1, -1), GUESS.expand(3, -1, -1))
     with pytest.raises(ValueError, match="inches"):
-        matting.refine(image, GUESS, unit="inches")
+        masks.refine(image, GUESS, unit="inches")
     with pytest.raises(ValueError, match="magic"):
-        matting.refine(image, GUESS, method="magic")
+        masks.refine(image, GUESS, method="magic")
     with pytest.raises(ValueError, match="radius"):
-        matting.refine(image, GUESS, radius=0)
+        masks.refine(image, GUESS, radius=0)
     with pytest.raises(ValueError, match="strength"):
-        matting.refine(image, GUESS, strength=2)
+        masks.refine(image, GUESS, strength=2)
     with pytest.raises(ValueError, match="NaN"):
-        matting.refine(image, GUESS * float("nan"))
+        masks.refine(image, GUESS * float("nan"))
 
 
 # ---------------------------------------------------------------------------------------------- cutting out
@@ -196,7 +197,7 @@ def test_no_halo_of_the_old_background_is_left():
     front, back = torch.tensor([0.8, 0.4, 0.2]), torch.tensor([0.1, 0.9, 0.7])
     alpha = disc(160, 50, width=12)
     image = (alpha[..., None] * front + (1 - alpha[..., None]) * back)[None]
-    colours = matting.foreground(image, alpha)[0]
+    colours = masks.foreground(image, alpha)[0]
     edge = (alpha > 0.1) & (alpha < 0.9)
     assert (colours - front).abs()[edge].mean() < 0.12 * (image[0] - front).abs()[edge].mean()
     assert (colours - front).abs()[alpha > 0.02].max() < 0.15
@@ -208,24 +209,24 @@ def test_each_place_has_the_colours_of_its_own_neighbourhood():
     columns = torch.linspace(0, 1, 200)
     front = torch.stack([columns, 1 - columns, torch.full((200,), 0.3)], 1).expand(200, -1, -1)
     image = alpha[..., None] * front + (1 - alpha[..., None]) * 0.5
-    colours = matting.foreground(image[None], alpha)[0]
+    colours = masks.foreground(image[None], alpha)[0]
     edge = (alpha > 0.2) & (alpha < 0.9)
     assert (colours - front).abs()[edge].mean() < 0.03
 
 
 def test_a_cut_out_has_the_mask_as_its_alpha_and_goes_with_a_batch():
     images = torch.cat([painted(TRUTH), painted(TRUTH, seed=1)])
-    cut = matting.cut_out(images, TRUTH)
+    cut = masks.cut_out(images, TRUTH)
     assert cut.shape == (2, 160, 160, 4) and torch.equal(cut[..., 3], TRUTH.expand(2, -1, -1))
-    assert torch.equal(cut[..., :3], matting.foreground(images, TRUTH))
-    plain = matting.cut_out(images, TRUTH, clean_colours=False)
+    assert torch.equal(cut[..., :3], masks.foreground(images, TRUTH))
+    plain = masks.cut_out(images, TRUTH, clean_colours=False)
     assert torch.equal(plain[..., :3], images)
 
 
 @pytest.mark.parametrize("value", [0.0, 1.0])
 def test_empty_and_full_masks_are_cut_out_too(value):
     image = painted(TRUTH)
-    cut = matting.cut_out(image, torch.full((160, 160), value))
+    cut = masks.cut_out(image, torch.full((160, 160), value))
     assert cut.isfinite().all() and (cut[..., 3] == value).all()
     if value:
         assert torch.equal(cut[..., :3], image)

@@ -7,7 +7,8 @@ import torch
 
 from faceparse_core.faces import find_faces
 from faceparse_core.labels import LABELS, NUM_LABELS
-from faceparse_core.parsing import Parsing, Window
+from faceparse_core.parsing import Parsing
+from faceparse_core.rendering import Window
 
 
 def whole(size: tuple[int, int]) -> Window:

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from faceparse_core import images as pictures
-from faceparse_core.faces import Face, find_faces
+from faceparse_core.faces import Face, draw, extras, face_axes, find_faces
 from faceparse_core.labels import DRAWN, DRAWN_GROUPS, GROUPS, LABELS, region_ids, resolve
 from faceparse_core.parser import FaceParser
-from faceparse_core.parsing import Parsing, Window
-from faceparse_core.regions import draw, extras, face_axes
+from faceparse_core.parsing import Parsing
+from faceparse_core.rendering import Window
 
 SIZE, EYES_TO_MOUTH = 240, 60
 NAMES = [*DRAWN, *DRAWN_GROUPS]

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceparse_core import rendering
-from faceparse_core.rendering import Window
+from faceparse_core.rendering import Window, bilinear
 
 _LABELS = 19
 
@@ -17,7 +17,7 @@ _LABELS = 19
 @pytest.fixture(params=[1, 5000, 1 << 22], autouse=True)
 def band_bytes(request, monkeypatch):
     """Whatever is rendered at a time, the result is the same."""
-    monkeypatch.setattr(rendering, "_BAND_BYTES", request.param)
+    monkeypatch.setattr(bilinear, "_BAND_BYTES", request.param)
 
 
 def random_logits(seed: int, cells: tuple[int, int], patch: int) -> torch.Tensor:
@@ -78,9 +78,9 @@ def test_a_thin_line_between_two_samples_is_not_lost():
 def test_the_kernel_for_gpus_gives_the_same_labels(monkeypatch):
     monkeypatch.setenv("TRITON_INTERPRET", "1")
     pytest.importorskip("triton")
-    from faceparse_core import rendering_triton
+    from faceparse_core.rendering import triton_kernel
 
     logits, window, size = torch.randn(_LABELS, 24, 20), Window(-30, -9, 600, 90), (64, 513)
     across = rendering.samples(size[1], window.x, window.width, 20, logits.device)
     down = rendering.samples(size[0], window.y, window.height, 24, logits.device)
-    assert torch.equal(rendering_triton.labels(logits, across, down), rendering.labels(logits, window, size))
+    assert torch.equal(triton_kernel.labels(logits, across, down), rendering.labels(logits, window, size))

@@ -18,9 +18,8 @@ from faceparse_core.models.segformer import (
     SegFormer,
     SegFormerConfig,
     config_from_weights,
-    from_published,
-    to_published,
 )
+from faceparse_core.models.segformer_names import from_published, to_published
 
 # The fields of the published face-parsing model's config that shape the network.
 PUBLISHED_B5 = {

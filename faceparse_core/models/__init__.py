@@ -1,1 +1,21 @@
-"""Networks: tensors in, tensors out. They know nothing of files, devices or users; ``checkpoints`` fills them."""
+"""Networks: tensors in, tensors out. They know nothing of files, devices or users; ``checkpoints`` fills them.
+
+A file a network, and what quickens them: ``packed`` on processors, ``cuda_graphs`` on GPUs. Others use the modules that
+are named here.
+"""
+
+__all__ = [
+    "MEAN",
+    "STD",
+    "cuda_graphs",
+    "hair",
+    "hub",
+    "lite",
+    "onnx",
+    "segformer",
+    "segformer_layers",
+    "segformer_names",
+]
+
+# Of the pixels of ImageNet in 0..1, red, green, blue: what our networks want them normalised with.
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

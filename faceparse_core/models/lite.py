@@ -27,7 +27,7 @@ _STAGES = (
 )
 _STEM_CHANNELS = 32
 # The last stage at each of the strides 4, 8, 16, 32, and its channels.
-_TAPS = {1: 24, 2: 40, 4: 112, 6: 320}
+TAPS = {1: 24, 2: 40, 4: 112, 6: 320}
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ class Lite(nn.Module):
             blocks += [InvertedResidual(out, out, expansion, kernel, 1) for _ in range(repeats - 1)]
             self.stages.append(nn.Sequential(*blocks))
             channels = out
-        self.lateral = nn.ModuleList(ConvNorm(c, width, kernel=1, activation=False) for c in _TAPS.values())
-        self.smooth = nn.ModuleList(Smooth(width) for _ in _TAPS)
+        self.lateral = nn.ModuleList(ConvNorm(c, width, kernel=1, activation=False) for c in TAPS.values())
+        self.smooth = nn.ModuleList(Smooth(width) for _ in TAPS)
         self.classifier = nn.Conv2d(width, self.config.num_labels, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class Lite(nn.Module):
             x = stage(x)
             if index == 0:
                 half = x
-            if index in _TAPS:
+            if index in TAPS:
                 taps.append(x)
         y = None
         for tap, lateral, smooth in zip(reversed(taps), reversed(self.lateral), reversed(self.smooth), strict=True):

@@ -13,7 +13,8 @@ from PIL import Image
 from faceparse_core import images as pictures
 from faceparse_core.labels import GROUPS, LABELS
 from faceparse_core.parser import FaceParser
-from faceparse_core.parsing import Parsing, Window
+from faceparse_core.parsing import Parsing
+from faceparse_core.rendering import Window
 
 SIZES = [(512, 512), (600, 560), (1920, 1080), (700, 1900), (90, 61), (3001, 300)]
 

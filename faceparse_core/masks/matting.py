@@ -16,7 +16,8 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.images import Images
-from faceparse_core.masks import as_mask, bands
+from faceparse_core.masks.outline import bands
+from faceparse_core.masks.tools import as_mask
 
 UNITS = ("percent", "pixels")
 METHODS = ("guided", "network", "closed_form")
@@ -231,7 +232,7 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
 
 def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
     """The mask [H, W] of hair with its odds corrected by the network, within a picture of the head about it."""
-    from faceparse_core import hair  # what reads weights is not needed for the rest
+    from faceparse_core.masks import hair  # what reads weights is not needed for the rest
 
     box = _box_of(mask >= 0.5)
     if box is None:

@@ -2,7 +2,7 @@
 
 Our own few lines over urllib, not hf_hub_download: that one gives a file its name before anybody could check its
 sha256, waits far longer than 5 seconds for a network that is not there, does not tell a host how far it is, and its
-HTTP library changed with each of its major versions. Its cache is read all the same, by ``checkpoints``.
+HTTP library changed with each of its major versions. Its cache is read all the same, by ``finding``.
 """
 
 from __future__ import annotations

@@ -91,15 +91,15 @@ def _triton_kernel() -> Callable | None:
     if importlib.util.find_spec("triton") is None:
         return None
     try:
-        from faceparse_core import rendering_triton
+        from faceparse_core.rendering import triton_kernel
 
         unit = torch.zeros(1, 1, 1, device="cuda")
         one = samples(1, 0, 1, 1, unit.device)
-        rendering_triton.labels(unit, one, one)
+        triton_kernel.labels(unit, one, one)
     except Exception as error:  # Triton compiles here, with compilers and drivers that raise what they like
         _log.warning("Triton does not work here, labels are rendered by PyTorch: %s", error)
         return None
-    return rendering_triton.labels
+    return triton_kernel.labels
 
 
 def bands(logits: Tensor, window: Window, size: tuple[int, int]) -> Iterator[tuple[slice, Tensor]]:

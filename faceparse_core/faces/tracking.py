@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from faceparse_core import images as pictures
-from faceparse_core.faces import Face, Found, framing
-from faceparse_core.windows import Look, Window, resampled
+from faceparse_core.faces.face import Face, framing
+from faceparse_core.faces.finder import Found
+from faceparse_core.faces.windows import Look, resampled
+from faceparse_core.rendering import Window
 
 # Frames whose thumbnails differ by more than this on average, of 1, belong to different scenes.
 _CUT = 0.12

@@ -42,7 +42,7 @@ def _kernel(
 
 def labels(logits: Tensor, across: tuple[Tensor, ...], down: tuple[Tensor, ...]) -> Tensor:
     """uint8 [H, W] of ``logits``, float32 [labels, h, w], contiguous; ``across`` and ``down`` say which cells each
-    pixel mixes and in which shares (``rendering``)."""
+    pixel mixes and in which shares (``bilinear.samples``)."""
     height, width = len(down[0]), len(across[0])
     result = torch.empty(height, width, dtype=torch.uint8, device=logits.device)
     count, cells_down, cells_across = logits.shape

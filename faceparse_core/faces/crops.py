@@ -8,20 +8,19 @@ back. Where the places of two faces overlap, each pixel is taken from the crop w
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core import images as pictures
-from faceparse_core.faces import Face
+from faceparse_core.faces.face import Face
+from faceparse_core.faces.landmarks import face_axes
 from faceparse_core.labels import resolve
 from faceparse_core.masks import as_mask, feathered
-from faceparse_core.parsing import Parsing
-from faceparse_core.regions import face_axes
 
 if TYPE_CHECKING:
     from faceparse_core.images import Images
@@ -67,9 +66,23 @@ class FaceCrops:
         return len(self.places)
 
 
+class Parsed(Protocol):
+    """What is needed here of a ``Parsing``, which is made of faces and so lies above them."""
+
+    sizes: list[tuple[int, int]]
+
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[Parsed]: ...
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def faces(self) -> list[list[Face]]: ...
+    def mask(self, region: str) -> Tensor: ...
+
+
 def crop_faces(
     images: Images,
-    faces: Parsing | Sequence[Sequence[Face]],
+    faces: Parsed | Sequence[Sequence[Face]],
     *,
     size: int = 512,
     padding: float = 0.5,
@@ -98,7 +111,7 @@ def crop_faces(
         raise ValueError(f"there are {len(images)} images, but the faces are those of {len(faces)}: give as many")
     resolve(region)
     size = int(size)
-    parsing = faces if isinstance(faces, Parsing) else None
+    parsing = faces if not isinstance(faces, (list, tuple)) else None
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
     if parsing and list(sizes) != parsing.sizes:
         raise ValueError("the faces were found in images of other sizes: give the images that were parsed")

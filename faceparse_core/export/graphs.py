@@ -23,8 +23,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from faceparse_core import __version__
-from faceparse_core.models.lite import _TAPS, ConvNorm, Lite
-from faceparse_core.models.segformer import Attention, MixMLP, SegFormer
+from faceparse_core.models.lite import TAPS, ConvNorm, Lite
+from faceparse_core.models.segformer import SegFormer
+from faceparse_core.models.segformer_layers import Attention, MixMLP
 
 OPSET = 17
 # What onnxruntime 1.13 (2022) and newer read.
@@ -306,7 +307,7 @@ def _lite(graph: Graph, network: Lite) -> None:
             y = _conv_norm(graph, y, block.depthwise, f"{name}.depthwise")
             y = _conv_norm(graph, y, block.project, f"{name}.project")
             x = graph.node("Add", x, y, name=name) if block.residual else y
-        if i in _TAPS:
+        if i in TAPS:
             taps.append(x)
     y = None
     for i in reversed(range(len(taps))):

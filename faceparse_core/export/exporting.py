@@ -21,37 +21,22 @@ import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from faceparse_core import __version__, checkpoints
+from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core.checkpoints import Checkpoint
-from faceparse_core.labels import LABELS, NUM_LABELS
+from faceparse_core.export.cards import OURS, PRECISIONS, Exported, card, config_of
+from faceparse_core.labels import NUM_LABELS
 from faceparse_core.models.onnx import OnnxModel
-from faceparse_core.models.segformer import SegFormer
 from faceparse_core.parser import FaceParser
 
-
-@dataclass(frozen=True)
-class _Kind:
-    """A precision: its file, the share of pixels that must keep their label, what the card says of it."""
-
-    file: str
-    agreement: float
-    note: str
-
-
-PRECISIONS = {
-    "fp32": _Kind("model.onnx", 0.9999, "float32"),
-    "fp16": _Kind("model_fp16.onnx", 0.998, "half precision; norms, residual stream and last layers in float32"),
-    "int8": _Kind("model_quantized.onnx", 0.985, "weights of 8 bits, unpacked at loading; computes in float32"),
-}
 # NASA's portrait of Eileen Collins (public domain), and the part of it that her head fills.
-_PORTRAIT = Path(__file__).parent / "weights" / "portrait.jpg"
+_PORTRAIT = Path(__file__).parents[1] / "weights" / "portrait.jpg"
 _HEAD = (slice(4, 228), slice(112, 336))
 _PORTRAIT_VIEWS = 2
 # A check takes at most so many pictures, spread over the folder, at about the size that the network sees.
@@ -61,31 +46,6 @@ _SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _SAFE_IN_HALF = 8192.0
 # From this size of a file on, in bytes, the check prefers less memory to speed.
 _LARGE = 64 << 20
-# The entry in config.json by which an earlier export is known.
-_OURS = "faceparse"
-
-
-@dataclass(frozen=True)
-class Exported:
-    """A file that was made and checked; it was written if it ``passed``.
-
-    ``agreement`` is the share of pixels whose label is that of the engine in float32, over all pictures, ``worst`` that
-    of the worst picture; ``seconds`` what parsing one picture took here; ``size`` in bytes.
-    """
-
-    precision: str
-    size: int
-    agreement: float
-    worst: float
-    seconds: float
-
-    @property
-    def file(self) -> str:
-        return f"onnx/{PRECISIONS[self.precision].file}"
-
-    @property
-    def passed(self) -> bool:
-        return self.agreement >= PRECISIONS[self.precision].agreement
 
 
 def export(
@@ -143,7 +103,7 @@ def export(
             preprocessor = checkpoints.preprocessor_config(side, checkpoint.mean, checkpoint.std)
             preprocessor["feature_extractor_type"] = "SegformerFeatureExtractor"  # what older versions look for
             _write_json(folder / "preprocessor_config.json", preprocessor)
-            (folder / "README.md").write_text(_card(checkpoint, passed, resolution, trial.scope), encoding="utf-8")
+            (folder / "README.md").write_text(card(checkpoint, passed, resolution, trial.scope), encoding="utf-8")
             _move(folder, out)
     return results
 
@@ -167,7 +127,7 @@ def _write(checkpoint: Checkpoint, resolution: int | None, form: str, file: Path
     elif form == "peaks":
         graph = graphs.with_peaks(graph)
     graph.write(file)
-    return _config(checkpoint, network)
+    return config_of(checkpoint, network)
 
 
 class _Trial:
@@ -281,103 +241,6 @@ def _line(result: Exported) -> str:
     )
 
 
-# ---------------------------------------------------------------------------------------------- what lies around it
-
-
-def _config(checkpoint: Checkpoint, network: nn.Module) -> dict:
-    """Transformers.js finds its class for semantic segmentation by these names, whatever the network is."""
-    names = [label.name for label in LABELS]
-    config = {"model_type": "segformer", "architectures": ["SegformerForSemanticSegmentation"], "num_channels": 3}
-    if isinstance(network, SegFormer):
-        config = network.config.to_dict()
-        del config["num_labels"]  # transformers counts the names
-    return {
-        **config,
-        "id2label": {str(index): name for index, name in enumerate(names)},
-        "label2id": {name: index for index, name in enumerate(names)},
-        _OURS: {"architecture": checkpoint.architecture, "source": checkpoint.name, "version": __version__},
-    }
-
-
-def _card(checkpoint: Checkpoint, results: Sequence[Exported], resolution: int | None, scope: str) -> str:
-    side = resolution or checkpoint.resolution
-    licence = checkpoint.note.removeprefix("licence: ") or "that of the weights from which it was exported"
-    rows = "\n".join(
-        f"| `{result.file}` | {result.size / 1e6:.1f} MB | {PRECISIONS[result.precision].note} "
-        f"| {result.agreement:.3%} |"
-        for result in results
-    )
-    return _CARD.format(
-        name=checkpoint.name,
-        licence=licence,
-        kind={"lite": "EfficientNet-Lite0 with a small head", "segformer": "SegFormer"}[checkpoint.architecture],
-        rows=rows,
-        scope=scope,
-        side=side,
-        quarter=side // 4,
-        lengths=f"H and W are {side}" if resolution else f"H and W are multiples of 32, {side} at best",
-        mean=list(checkpoint.mean),
-        std=list(checkpoint.std),
-        file=results[0].file,
-        dtype=_DTYPES[results[0].precision],
-        labels=", ".join(f"{label.id} {label.title}" for label in LABELS),
-        version=__version__,
-    )
-
-
-_DTYPES = {"fp32": "fp32", "fp16": "fp16", "int8": "q8"}  # as Transformers.js calls them
-_CARD = """\
----
-license: other
-library_name: transformers.js
-pipeline_tag: image-segmentation
-tags: [face-parsing, onnx]
----
-# {name}, for ONNX Runtime and Transformers.js
-
-Face parsing: the 19 labels of CelebAMask-HQ for every pixel. {kind}, exported with faceparse {version}.
-Licence: {licence}.
-
-| file | size | numbers | labels as before |
-| --- | --- | --- | --- |
-{rows}
-
-The last column is the share of pixels that have the label that the network has in PyTorch, float32; checked on
-{scope}.
-
-Input `pixel_values`, float32 [B, 3, H, W]: RGB in 0..1, less the mean {mean}, divided by the deviation {std};
-{lengths}. Output `logits`, float32 [B, 19, H/4, W/4]. Upsample the logits (bilinear, half-pixel centres) before
-you take the largest: the other way round draws other borders.
-
-In a browser or Node:
-
-```js
-import {{ pipeline }} from "@huggingface/transformers";
-
-const parse = await pipeline("image-segmentation", "THIS_FOLDER", {{ dtype: "{dtype}" }});
-const parts = await parse("portrait.jpg"); // [{{ label: "hair", mask: RawImage }}, …]
-```
-
-In Python, with faceparse: `FaceParser("THIS_FOLDER").parse("portrait.jpg").labels`. With ONNX Runtime alone:
-
-```python
-import numpy as np
-import onnxruntime
-from PIL import Image
-
-picture = Image.open("portrait.jpg").convert("RGB")
-small = np.asarray(picture.resize(({side}, {side}), Image.BILINEAR), np.float32) / 255
-pixels = (small - np.float32({mean})) / np.float32({std})
-session = onnxruntime.InferenceSession("{file}")
-(logits,) = session.run(["logits"], {{"pixel_values": pixels.transpose(2, 0, 1)[None]}})
-maps = [np.asarray(Image.fromarray(one).resize(picture.size, Image.BILINEAR)) for one in logits[0]]
-labels = np.argmax(maps, axis=0)
-```
-
-Labels (left and right are the subject's): {labels}.
-"""
-
-
 # ---------------------------------------------------------------------------------------------- files
 
 
@@ -389,7 +252,7 @@ def _require_ours(out: Path) -> None:
         raise FileExistsError(f"{out} is a file; give a folder to export into")
     config = out / "config.json"
     try:
-        ours = config.is_file() and _OURS in json.loads(config.read_text(encoding="utf-8"))
+        ours = config.is_file() and OURS in json.loads(config.read_text(encoding="utf-8"))
     except ValueError:
         ours = False
     if not ours and any(out.iterdir()):
@@ -432,7 +295,7 @@ def _graphs():
     try:
         import onnxruntime  # noqa: F401
 
-        from faceparse_core import graphs
+        from faceparse_core.export import graphs
     except ImportError as error:
         raise ImportError(f'exporting needs onnx and onnxruntime ({error}): pip install "faceparse[export]"') from error
     return graphs

@@ -11,13 +11,13 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from faceparse_core.checkpoints import Checkpoint, CheckpointError
 from faceparse_core.devices import PRECISIONS, choose_precision
+from faceparse_core.models import MEAN, STD
 from faceparse_core.models.hair import SUREST, HairOutline, odds
 
 # The longer side of what the network sees, as in its training; what is much smaller is not blown up to it.
 SIZE, _ENLARGED = 512, 2.0
-_WEIGHTS = Path(__file__).parent / "weights" / "hair.safetensors"
+_WEIGHTS = Path(__file__).parents[1] / "weights" / "hair.safetensors"
 
 
 def correction(head: Tensor) -> Tensor:
@@ -29,7 +29,7 @@ def correction(head: Tensor) -> Tensor:
     scale = min(_ENLARGED, SIZE / max(head.shape[2:]))
     size = [max(1, round(side * scale / 32)) * 32 for side in head.shape[2:]]
     seen = F.interpolate(head, size=size, mode="bilinear", align_corners=False, antialias=True)
-    mean, std = (torch.tensor(values)[:, None, None] for values in (Checkpoint.mean, Checkpoint.std))
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
     seen = torch.cat([(seen[:, :3] - mean) / std, seen[:, 3:]], 1)
     network, dtype = _network()
     both = torch.cat([seen, seen.flip(3)]).to(dtype, memory_format=torch.channels_last)
@@ -49,7 +49,7 @@ def corrected(mask: Tensor, change: Tensor) -> Tensor:
 def _network() -> tuple[HairOutline, torch.dtype]:
     """Ready to run on the CPU; with the type of its weights."""
     if not _WEIGHTS.is_file():
-        raise CheckpointError(f"the bundled weights {_WEIGHTS} are missing: install faceparse again")
+        raise FileNotFoundError(f"the bundled weights {_WEIGHTS} are missing: install faceparse again")
     dtype = PRECISIONS[choose_precision("auto", torch.device("cpu"))]
     network = HairOutline()
     network.load_state_dict(load_file(_WEIGHTS))

@@ -1,19 +1,16 @@
-"""The command line: ``faceparse portrait.jpg`` and its companions.
-
-Exit code 0: done; 1: something failed; 2: wrong usage; 130: interrupted.
-"""
+"""``faceparse IMAGE …``: labels, overlays, masks and cut-outs of pictures."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import logging
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 from faceparse_core import __version__
+from faceparse_core.cli.options import add_model_options, face_parser
 from faceparse_core.labels import LABELS, resolve
 
 _PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -41,47 +38,7 @@ other commands (each has its own --help):
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns the exit code."""
-    argv = list(sys.argv[1:] if argv is None else argv)
-    commands: dict[str, Callable[[list[str]], int]] = {
-        "models": _models,
-        "download": _download,
-        "train": _train,
-        "evaluate": _evaluate,
-        "export": _export,
-    }
-    logger = logging.getLogger("faceparse")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("faceparse: %(message)s"))
-    logger.addHandler(handler)
-    try:
-        if argv and argv[0] in commands:
-            return commands[argv[0]](argv[1:])
-        return _parse(argv)
-    except KeyboardInterrupt:
-        print("faceparse: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stderr.close()
-        return 1
-    except _expected_errors() as error:
-        print(f"faceparse: {error}", file=sys.stderr)
-        return 1
-    finally:
-        logger.removeHandler(handler)
-
-
-def _expected_errors() -> tuple[type[Exception], ...]:
-    """Errors whose message is for the user. CheckpointError is only there once its module is loaded."""
-    checkpoints = sys.modules.get("faceparse_core.checkpoints")
-    return (ValueError, OSError, ImportError, *((checkpoints.CheckpointError,) if checkpoints else ()))
-
-
-# ---------------------------------------------------------------------------------------------------- parse
-
-
-def _parse(argv: list[str]) -> int:
+def parse(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="faceparse",
         description="Face parsing: labels, masks and cut-outs of skin, hair, eyes, lips … from pictures.",
@@ -118,7 +75,7 @@ def _parse(argv: list[str]) -> int:
         help="with --region, whose: all (default), largest, a number from 0 (the largest), or each: one file a face",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    _add_model_options(parser)
+    add_model_options(parser)
     parser.add_argument("--version", action="version", version=f"faceparse {__version__}")
     if not argv:
         parser.print_help()
@@ -148,7 +105,7 @@ def _parse(argv: list[str]) -> int:
 def _parse_files(args: argparse.Namespace, inputs: list[Path], file: Path | None) -> int:
     from tqdm import tqdm
 
-    parser = _parser(args)
+    parser = face_parser(args)
     if not args.json:
         print(f"{parser.checkpoint.name} on {parser.device}, {parser.precision}, {parser.resolution} pixels")
     many = len(inputs) > 1
@@ -223,7 +180,7 @@ def _picture(kind: str, args, parsing, image):
         return pictures.indexed(parsing.labels[0])
     if kind == "overlay":
         return parsing.overlay(image)[0]
-    from faceparse_core import masks, matting
+    from faceparse_core import masks
 
     kind, _, number = kind.partition(" ")
     face = int(number) if number else args.face
@@ -232,9 +189,9 @@ def _picture(kind: str, args, parsing, image):
         region, hair = set(resolve(args.region).ids), set(resolve("hair").ids)
         one_head = face != "all" or len(parsing.faces[0]) == 1
         method = "network" if region == hair and one_head else "guided"
-        mask = matting.refine(image, mask, hair=hair <= region, method=method)
+        mask = masks.refine(image, mask, hair=hair <= region, method=method)
     mask = masks.edit(mask, grow=args.grow, feather=args.feather)
-    return (matting.cut_out(image, mask) if kind == "cutout" else mask)[0]
+    return (masks.cut_out(image, mask) if kind == "cutout" else mask)[0]
 
 
 def _face(text: str) -> str | int:
@@ -284,168 +241,3 @@ def _summary(result: dict) -> str:
 def _faces(result: dict) -> str:
     count = len(result["faces"])
     return "no face" if not count else "1 face" if count == 1 else f"{count} faces"
-
-
-def _add_model_options(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--model", default="auto", help="auto, segformer-b5, lite, a folder, a .safetensors or .onnx file"
-    )
-    parser.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1, mps, xpu")
-    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"))
-    parser.add_argument("--resolution", type=int, help="side of the square that the network sees (512)")
-    parser.add_argument(
-        "--fit", default="auto", choices=("auto", "stretch", "pad"), help="how pictures are brought to it"
-    )
-
-
-def _parser(args):
-    from faceparse_core.parser import FaceParser
-
-    return FaceParser(args.model, args.device, args.precision, resolution=args.resolution, fit=args.fit)
-
-
-# ---------------------------------------------------------------------------------------------------- models, download
-
-
-def _models(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="faceparse models", description="Lists the models: where they lie, size, licence."
-    )
-    parser.parse_args(argv)
-    from faceparse_core import checkpoints
-
-    for row in checkpoints.known():
-        print(f"{row.name:<14} {row.size / 1e6:7.1f} MB  {row.where}\n{'':27}{row.licence}")
-    return 0
-
-
-def _download(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(prog="faceparse download", description="Fetches a published model.")
-    parser.add_argument("name", nargs="?", default="segformer-b5", help="its name, as 'faceparse models' shows it")
-    args = parser.parse_args(argv)
-    from faceparse_core import checkpoints
-
-    print(checkpoints.download(args.name))
-    return 0
-
-
-# ---------------------------------------------------------------------------------------------------- evaluate, train
-
-
-def _evaluate(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="faceparse evaluate",
-        description="Measures a model on labelled portraits: F1 and IoU by label, their means, pixel accuracy.",
-    )
-    parser.add_argument("data", type=Path, help="folder with images/, masks/ and lists of names such as val.txt")
-    parser.add_argument("--split", default="val", help="which list of names: val (default), train …")
-    parser.add_argument("--confusion", type=Path, metavar="FILE.png", help="draw which labels are taken for which")
-    parser.add_argument("--json", action="store_true", help="print the figures as JSON")
-    _add_model_options(parser)
-    args = parser.parse_args(argv)
-    from faceparse_core.training import evaluate
-
-    face_parser = _parser(args)
-    confusion = evaluate.evaluate(face_parser, args.data, args.split)
-    if args.json:
-        print(json.dumps(evaluate.figures(confusion), indent=2))
-    else:
-        print(f"{face_parser} on {args.split} of {args.data}")
-        print(evaluate.table(confusion))
-    if args.confusion:
-        from faceparse_core import images as pictures
-
-        pictures.save(evaluate.confusion_picture(confusion), args.confusion)
-        print(f"confusion: {args.confusion}", file=sys.stderr)
-    return 0
-
-
-def _train(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="faceparse train",
-        description="Trains or fine-tunes a network. Goes on where an interrupted run with the same options stopped.",
-    )
-    parser.add_argument("data", help="folder with images/, masks/, train.txt and val.txt")
-    parser.add_argument("--out", required=True, help="folder of the run: config, log, last state, averaged weights")
-    parser.add_argument("--arch", default="lite", help="lite (default), segformer-b0 … segformer-b5")
-    parser.add_argument("--init", metavar="CHECKPOINT", help="start from this checkpoint (a name or a path)")
-    parser.add_argument("--backgrounds", metavar="DIR", help="pictures without people, for scenes and as 'no face'")
-    parser.add_argument("--steps", type=int)
-    parser.add_argument("--batch-size", type=int)
-    parser.add_argument(
-        "--sizes",
-        type=_sizes,
-        metavar="SHARE:SIZE,…",
-        help="sizes of the pictures as training goes on: 0.5:256,0.3:384,0.2:512",
-    )
-    parser.add_argument("--learning-rate", type=float)
-    parser.add_argument("--balance", type=float, help="how much rare labels weigh: 0 not at all, 0.5 (default) much")
-    parser.add_argument("--scenes", type=float, help="share of pictures with small faces over backgrounds (0.35)")
-    parser.add_argument("--workers", type=int, help="processes that prepare pictures (1)")
-    parser.add_argument("--seed", type=int)
-    parser.add_argument("--device")
-    parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
-    args = parser.parse_args(argv)
-    from faceparse_core.training.train import TrainConfig, train
-
-    print(train(TrainConfig.for_architecture(**vars(args))))
-    return 0
-
-
-def _sizes(text: str) -> tuple[tuple[float, int], ...]:
-    try:
-        return tuple((float(share), int(size)) for share, size in (part.split(":") for part in text.split(",")))
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"'{text}' is not of the form SHARE:SIZE,SHARE:SIZE") from error
-
-
-# ---------------------------------------------------------------------------------------------------- export
-
-
-def _export(argv: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="faceparse export",
-        description="Writes a model as ONNX, in the layout of Transformers.js. Every file is checked against PyTorch "
-        "on real pictures before; what gives other labels is not written.",
-    )
-    parser.add_argument("checkpoint", help="lite, segformer-b5, a folder or a .safetensors file")
-    parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; an export is replaced")
-    parser.add_argument(
-        "--precision",
-        default="all",
-        choices=("all", "fp32", "fp16", "int8"),
-        help="all (default); int8 has weights of 8 bits and computes in float32",
-    )
-    parser.add_argument(
-        "--resolution",
-        type=_resolution,
-        default="dynamic",
-        metavar="PIXELS",
-        help="fix the sides of the input, a multiple of 32 such as 512; dynamic (default) takes all",
-    )
-    parser.add_argument("--check", metavar="FOLDER", help="pictures to check with, beside the portrait in the package")
-    args = parser.parse_args(argv)
-    from faceparse_core.export import PRECISIONS, export
-
-    results = export(
-        args.checkpoint,
-        args.out,
-        tuple(PRECISIONS) if args.precision == "all" else (args.precision,),
-        resolution=args.resolution,
-        check=args.check,
-        report=print,
-    )
-    failed = [result.precision for result in results if not result.passed]
-    if len(failed) < len(results):
-        print(f"written: {args.out}")
-    if failed:
-        print(f"faceparse: {', '.join(failed)} failed the check and was not written", file=sys.stderr)
-    return 1 if failed else 0
-
-
-def _resolution(text: str) -> int | None:
-    if text == "dynamic":
-        return None
-    if not text.isdecimal() or not int(text) or int(text) % 32:
-        raise argparse.ArgumentTypeError(f"{text!r} is neither 'dynamic' nor a multiple of 32, such as 512")
-    return int(text)

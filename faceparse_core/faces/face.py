@@ -1,0 +1,119 @@
+"""The faces of an image: where each is, how they are numbered, which window frames one."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from faceparse_core.rendering import Window
+
+# The side of a face's window over the face's height, and the tilt up to which it is not turned with the face.
+_FRAME, _UPRIGHT = 2.0, 5.0
+
+ORDERS = ("size", "left to right", "score")
+"""How the faces of an image may be numbered: the largest first, as they stand, or the surest first."""
+
+
+@dataclass(frozen=True)
+class Face:
+    """One face: its ``index`` in the image, its box ``x, y, width, height`` in pixels (forehead to chin, no hair).
+
+    ``angle``: its tilt in the image in degrees, clockwise; the box is upright all the same and holds the tilted face.
+    ``score``: how sure it is, 0..1.
+    """
+
+    index: int
+    x: int
+    y: int
+    width: int
+    height: int
+    angle: float = 0.0
+    score: float = 1.0
+
+
+def bounding_box(rows: Tensor, columns: Tensor) -> tuple[int, int, int, int] | None:
+    """(x, y, width, height) of what is in these rows [H] and columns [W], bool; None if nothing is."""
+    down, across = rows.nonzero().flatten(), columns.nonzero().flatten()
+    if not len(down):
+        return None
+    x, y = across[0].item(), down[0].item()
+    return x, y, across[-1].item() - x + 1, down[-1].item() - y + 1
+
+
+def arranged(faces: Sequence[Face], order: str, smallest: float) -> list[Face]:
+    """The faces that are at least ``smallest`` pixels high, in an ``order`` (see ``ORDERS``), numbered anew."""
+    keys = {
+        "size": lambda face: -face.width * face.height,
+        "left to right": lambda face: face.x + face.width / 2,
+        "score": lambda face: -face.score,
+        "given": lambda face: face.index,
+    }
+    chosen = sorted((face for face in faces if face.height >= smallest), key=keys[order])
+    return [replace(face, index=index) for index, face in enumerate(chosen)]
+
+
+def from_boxes(boxes: object, sizes: Sequence[tuple[int, int]]) -> list[list[Face]]:
+    """The faces that somebody gives as boxes, of each image of ``sizes`` (height, width) a list.
+
+    A box is ``(x, y, width, height)`` in pixels, a ``Face``, or a mapping with ``x, y, width, height`` and perhaps
+    ``score`` and ``angle``. For a single image a list of boxes will do. Raises ``ValueError`` for anything else and for
+    boxes that lie outside of their image.
+    """
+    if not isinstance(boxes, (list, tuple)):
+        raise ValueError(f"faces must be 'auto', 'image' or, of each image, a list of boxes, not {boxes!r}")
+    if len(sizes) == 1 and not (len(boxes) == 1 and isinstance(boxes[0], list)):
+        boxes = [boxes]
+    if len(boxes) != len(sizes):
+        raise ValueError(f"there are {len(sizes)} images, but lists of boxes for {len(boxes)}: give one for each")
+    return [
+        [_from_box(box, index, size) for index, box in enumerate(of_image)]
+        for of_image, size in zip(boxes, sizes, strict=True)
+    ]
+
+
+def _from_box(box: object, index: int, size: tuple[int, int]) -> Face:
+    names = ("x", "y", "width", "height")
+    wrong = f"a face's box is (x, y, width, height) in pixels or a mapping with these, not {box!r}"
+    try:
+        given = vars(box) if isinstance(box, Face) else dict(box) if isinstance(box, Mapping) else dict(
+            zip(names, box, strict=True))  # fmt: skip
+        x, y, width, height = (float(given[name]) for name in names)
+        angle, score = float(given.get("angle", 0.0)), float(given.get("score", 1.0))
+    except (TypeError, ValueError, KeyError) as error:
+        raise ValueError(wrong) from error
+    if not all(map(math.isfinite, (x, y, width, height, angle, score))) or width < 1 or height < 1:
+        raise ValueError(wrong)
+    left, top, right, bottom = round(x), round(y), round(x + width), round(y + height)
+    if left >= size[1] or top >= size[0] or right <= 0 or bottom <= 0:
+        raise ValueError(f"the face's box {box!r} lies outside of its image, which has {size[1]}x{size[0]} pixels")
+    return Face(index, left, top, right - left, bottom - top, angle, score)
+
+
+def fills(face: Face, size: Sequence[int], others: bool = False) -> bool:
+    """Whether a picture (height, width) is the portrait of this face: its own window would be most of the picture, or,
+    where nothing hints at ``others``, most of its shorter side, as in a video of somebody who speaks."""
+    window = framing(face)
+    if not others and window.width >= 0.7 * min(size[:2]):
+        return True
+    width = min(window.x + window.width, size[1]) - max(window.x, 0)
+    height = min(window.y + window.height, size[0]) - max(window.y, 0)
+    return width * height >= 0.7 * size[0] * size[1]
+
+
+def framing(face: Face) -> Window:
+    """The window of a face: square, the face about half of it, as in the portraits of the training."""
+    return framing_of((face.x, face.y, face.x + face.width, face.y + face.height), face.angle)
+
+
+def framing_of(box: Sequence[float], angle: float) -> Window:
+    """A window around a box (left, top, right, bottom), turned with the face in it if that is strongly tilted."""
+    left, top, right, bottom = box
+    sine, cosine = abs(math.sin(math.radians(angle))), abs(math.cos(math.radians(angle)))
+    # A face is about 3:4. The box around a tilted one is larger than itself.
+    tall = (right - left + bottom - top) / (1.75 * (sine + cosine))
+    side = _FRAME * tall
+    x, y = (left + right) / 2, (top + bottom) / 2
+    return Window(x - side / 2, y - side / 2, side, side, angle if abs(angle) > _UPRIGHT else 0.0)

@@ -1,0 +1,8 @@
+"""Rendering: from the small logits of a window to labels and probabilities at the size of the image.
+
+Others use what is named here; which of ``bilinear`` (PyTorch) and ``triton_kernel`` (CUDA) computes is decided in here.
+"""
+
+from faceparse_core.rendering.bilinear import Window, bands, labels, row_bands, samples
+
+__all__ = ["Window", "bands", "labels", "row_bands", "samples"]
