@@ -17,9 +17,11 @@ import torch
 from PIL import Image
 
 from faceparse_core import FaceParser
+from faceparse_core import images as pictures
+from faceparse_core.faces import WEIGHTS, Finder
 from faceparse_core.labels import region_ids
 from faceparse_core.training.data import PICTURE_SUFFIXES, read_names, read_pair
-from faceparse_core.training.scenes import held_back
+from faceparse_core.training.photos import held_back
 
 Boxes = list[tuple[float, float, float, float, float]]
 """Of each face found left, top, right, bottom, score."""
@@ -30,7 +32,9 @@ def is_found(box: list[float], marks: list[list[float]] | None, found: Boxes) ->
     made wider by 15%, whose height is its own within a factor of three. Without marks: five points of its box."""
     x, y, width, height = box[:4]
     if marks is None:
-        marks = [[x + a * width, y + b * height] for a, b in ((0.3, 0.35), (0.7, 0.35), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8))]
+        marks = [
+            [x + a * width, y + b * height] for a, b in ((0.3, 0.35), (0.7, 0.35), (0.5, 0.6), (0.35, 0.8), (0.65, 0.8))
+        ]
     for left, top, right, bottom, _ in found:
         aside, above = 0.075 * (right - left), 0.075 * (bottom - top)
         inside = sum(left - aside <= a <= right + aside and top - above <= b <= bottom + above for a, b in marks)
@@ -100,20 +104,12 @@ def hair(find: Callable[[Image.Image], Boxes], data: Path, rows: dict) -> None:
 MEASURES = {"photos": photos, "masked": masked, "empty": empty, "hair": hair}
 
 
-def finder_of(weights: Path | None) -> Callable[[Image.Image], Boxes]:
-    from safetensors.torch import load_file
-
-    from faceparse_core import images as pictures
-    from faceparse_core.finding import Finder
-    from faceparse_core.models.finder import FinderNetwork
-
-    network = FinderNetwork()
-    network.load_state_dict(load_file(weights))
-    finder = Finder(network.fold().to(memory_format=torch.channels_last).pack(), torch.device("cpu"))
+def finder_of(weights: Path) -> Callable[[Image.Image], Boxes]:
+    finder = Finder.of(weights, torch.device("cpu"), "fp32")
 
     def find(picture: Image.Image) -> Boxes:
-        (found,) = finder.find(pictures.load(picture))
-        return [(*box, score) for box, score in zip(found.boxes.tolist(), found.scores.tolist(), strict=True)]
+        (faces,) = finder.find(pictures.load(picture))
+        return [(face.x, face.y, face.x + face.width, face.y + face.height, face.score) for face in faces]
 
     return find
 
@@ -122,7 +118,9 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     arguments.add_argument("data", type=Path)
     arguments.add_argument("boxes", type=Path)
-    arguments.add_argument("--weights", type=Path)
+    arguments.add_argument(
+        "--weights", type=Path, default=WEIGHTS, help="of a training run; the bundled ones if not given"
+    )
     arguments.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES))
     args = arguments.parse_args()
     rows, find = json.loads(args.boxes.read_text()), finder_of(args.weights)

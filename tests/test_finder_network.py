@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from faceparse_core.finding import Finder, decoded
+from faceparse_core.faces.finding import Finder, decoded, tilt
 from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
 from faceparse_core.training.scenes import targets_of
 
@@ -98,5 +98,14 @@ def test_boxes_are_in_the_pictures_pixels():
         picture[100:180, 40:100] = 1
         pictures.append((picture * 255).to(dtype) if dtype == torch.uint8 else picture)
     for found in finder.find([*pictures, torch.zeros(64, 64, 3)])[:3]:
-        torch.testing.assert_close(found.boxes, torch.tensor([[40.0, 100, 100, 180]]), atol=4, rtol=0)
-    assert len(finder.find([torch.zeros(64, 64, 3)])[0].scores) == 0
+        (face,) = found
+        assert (face.x, face.y, face.width, face.height) == pytest.approx((40, 100, 60, 80), abs=4)
+    assert finder.find([torch.zeros(64, 64, 3)]) == [[]]
+
+
+@pytest.mark.parametrize("angle", [0, 30, 90, 180, -120])
+def test_the_tilt_is_that_of_the_landmarks(angle):
+    upright = torch.tensor([[-2.0, -2], [2, -2], [0, 0], [-1.5, 2], [1.5, 2]])
+    sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+    turned = upright @ torch.tensor([[cosine, sine], [-sine, cosine]])
+    assert (tilt(turned.tolist()) - angle + 180) % 360 - 180 == pytest.approx(0, abs=0.01)

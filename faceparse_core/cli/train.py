@@ -10,9 +10,13 @@ def train(argv: list[str]) -> int:
         prog="faceparse train",
         description="Trains or fine-tunes a network. Goes on where an interrupted run with the same options stopped.",
     )
-    parser.add_argument("data", help="folder with images/, masks/, train.txt and val.txt")
+    parser.add_argument(
+        "data",
+        help="folder with images/, masks/, train.txt and val.txt; for the finder a folder of sources of faces, such as "
+        "portraits/ (a folder like that), frames/, masked/, and of backgrounds/",
+    )
     parser.add_argument("--out", required=True, help="folder of the run: config, log, last state, averaged weights")
-    parser.add_argument("--arch", default="lite", help="lite (default), segformer-b0 … segformer-b5")
+    parser.add_argument("--arch", default="lite", help="lite (default), segformer-b0 … segformer-b5, finder")
     parser.add_argument("--init", metavar="CHECKPOINT", help="start from this checkpoint (a name or a path)")
     parser.add_argument("--backgrounds", metavar="DIR", help="pictures without people, for scenes and as 'no face'")
     parser.add_argument("--steps", type=int)
@@ -30,11 +34,21 @@ def train(argv: list[str]) -> int:
     parser.add_argument("--seed", type=int)
     parser.add_argument("--device")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
-    args = parser.parse_args(argv)
+    options = vars(parser.parse_args(argv))
+    if options["arch"] == "finder":
+        for name in ("backgrounds", "balance", "scenes"):
+            if options.pop(name) is not None:
+                parser.error(f"--{name} is for networks that parse: the finder has no use for it")
+        from faceparse_core.training import finder
+
+        del options["arch"]
+        given = {name: value for name, value in options.items() if value is not None}
+        print(finder.train(finder.FinderConfig(**given)))
+        return 0
     from faceparse_core.training.train import TrainConfig
     from faceparse_core.training.train import train as run
 
-    print(run(TrainConfig.for_architecture(**vars(args))))
+    print(run(TrainConfig.for_architecture(**options)))
     return 0
 
 

@@ -8,6 +8,7 @@ Others use what is named here.
 from faceparse_core.faces.crops import FaceCrops, Place, crop_faces, paste_faces
 from faceparse_core.faces.face import ORDERS, Face, arranged, bounding_box, fills, framing, from_boxes
 from faceparse_core.faces.finder import Found, look_again, search, settle
+from faceparse_core.faces.finding import WEIGHTS, Finder
 from faceparse_core.faces.labelled import find_faces, has_face
 from faceparse_core.faces.landmarks import Axes, face_axes
 from faceparse_core.faces.regions import Drawing, draw, extras
@@ -16,10 +17,12 @@ from faceparse_core.faces.windows import Look, Scene, background, compose, cut, 
 
 __all__ = [
     "ORDERS",
+    "WEIGHTS",
     "Axes",
     "Drawing",
     "Face",
     "FaceCrops",
+    "Finder",
     "Found",
     "Look",
     "Place",

@@ -22,7 +22,8 @@ class Face:
     """One face: its ``index`` in the image, its box ``x, y, width, height`` in pixels (forehead to chin, no hair).
 
     ``angle``: its tilt in the image in degrees, clockwise; the box is upright all the same and holds the tilted face.
-    ``score``: how sure it is, 0..1.
+    ``score``: how sure it is, 0..1. ``landmarks``: x and y, in pixels, of the eye at the left of the upright face, the
+    other eye, the tip of the nose, the corners of the mouth, left and right; none where nothing has found them.
     """
 
     index: int
@@ -32,6 +33,7 @@ class Face:
     height: int
     angle: float = 0.0
     score: float = 1.0
+    landmarks: tuple[tuple[float, float], ...] = ()
 
 
 def bounding_box(rows: Tensor, columns: Tensor) -> tuple[int, int, int, int] | None:

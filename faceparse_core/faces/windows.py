@@ -103,8 +103,9 @@ def compose(whole: Look, size: tuple[int, int], details: Sequence[Look]) -> Scen
     that may be turned.
 
     In the whole what hangs together with a face is left, and whoever has hair or a hat though no face; the rest is
-    background. Over it lie the surroundings of each face, those of the largest first. Where windows meet, the one whose middle is nearer counts more, and towards
-    its border each gives way to the whole, so that it ends in what lies under it.
+    background. Over it lie the surroundings of each face, those of the largest first. Where windows meet, the one whose
+    middle is nearer counts more, and towards its border each gives way to the whole, so that it ends in what lies under
+    it.
     """
     whole, kept, owner = _attached(whole, [detail.window for detail in details])
     looks = [_cropped(whole, kept, size)] if kept.any() else []

@@ -8,6 +8,7 @@ __all__ = [
     "MEAN",
     "STD",
     "cuda_graphs",
+    "finder",
     "hair",
     "hub",
     "lite",

@@ -22,7 +22,8 @@ from faceparse_core import checkpoints
 from faceparse_core.devices import choose_device
 from faceparse_core.models.finder import MARKS, FinderNetwork
 from faceparse_core.models.lite import InvertedResidual, Lite
-from faceparse_core.training.scenes import Photos, Scenery, Scenes
+from faceparse_core.training.photos import Photos
+from faceparse_core.training.scenes import Scenery, Scenes
 from faceparse_core.training.train import (
     Average,
     dtype_for,
@@ -101,14 +102,20 @@ def train(config: FinderConfig) -> Path:
     for step, (pixels, targets) in enumerate(progress, start=first):
         for group in optimiser.param_groups:
             group["lr"] = learning_rate(config, step)
-        pixels = normalise(pixels.to(device, non_blocking=True).float() / 255).contiguous(memory_format=torch.channels_last)
+        pixels = normalise(pixels.to(device, non_blocking=True).float() / 255).contiguous(
+            memory_format=torch.channels_last
+        )
         targets = targets.to(device, non_blocking=True)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             if step < imitation:
                 parts = {"imitation": _imitation(network, teacher, pixels)}
             else:
                 parts = losses_of(network(pixels).float(), targets)
-        loss = sum(getattr(config, name, 1.0) * part for name, part in parts.items()) if step >= imitation else parts["imitation"]
+        loss = (
+            sum(getattr(config, name, 1.0) * part for name, part in parts.items())
+            if step >= imitation
+            else parts["imitation"]
+        )
         learn(loss, network, optimiser, scaler)
         average.update(network)
         values = {name: part.item() for name, part in parts.items()}

@@ -1,18 +1,29 @@
-"""Finding faces: pictures in, faces out. What parses them is not known here."""
+"""Finding faces: pictures in, faces out. What parses them is not known here.
+
+One look at the whole picture, small, and where that is not one portrait a second, closer one.
+"""
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from faceparse_core import images as pictures
-from faceparse_core.checkpoints import Checkpoint
-from faceparse_core.models.finder import MARKS, STRIDE
+from faceparse_core.checkpoints import CheckpointError
+from faceparse_core.devices import PRECISIONS
+from faceparse_core.faces.face import Face, arranged
+from faceparse_core.models import MEAN, STD
+from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
+
+WEIGHTS = Path(__file__).parents[1] / "weights" / "finder.safetensors"
 
 # The longer side of the first look at a picture, and the pixels that the second has at most. Where a picture is much
 # smaller than that, it is enlarged a little.
@@ -46,8 +57,31 @@ class Finder:
     def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32):
         self.network, self.device, self.dtype = network, device, dtype
 
-    def find(self, images: Sequence[Tensor]) -> list[Found]:
-        """The faces of images, uint8 or float (0..1) [H, W, 3] each, those of the same size in shared batches."""
+    @staticmethod
+    @functools.lru_cache(maxsize=4)
+    def bundled(device: torch.device, precision: str) -> Finder:
+        """The one that comes with the package; loaded once. Raises ``CheckpointError`` if its weights are missing."""
+        if not WEIGHTS.is_file():
+            raise CheckpointError(f"the bundled weights {WEIGHTS} are missing: install faceparse again")
+        return Finder.of(WEIGHTS, device, precision)
+
+    @staticmethod
+    def of(weights: Path, device: torch.device, precision: str) -> Finder:
+        """With weights of one's own training."""
+        network, dtype = FinderNetwork(), PRECISIONS[precision]
+        network.load_state_dict(load_file(weights))
+        network = network.fold().to(device, dtype, memory_format=torch.channels_last)
+        return Finder(network.pack() if device.type == "cpu" else network, device, dtype)
+
+    def find(self, images: Sequence[Tensor]) -> list[list[Face]]:
+        """The faces of images, uint8 or float (0..1) [H, W, 3] each, the largest first; images of one size share
+        batches."""
+        return [
+            arranged(_faces(found, image.shape), "size", 0)
+            for image, found in zip(images, self._found(images), strict=True)
+        ]
+
+    def _found(self, images: Sequence[Tensor]) -> list[Found]:
         sizes = [image.shape[:2] for image in images]
         found = self._looks(images, [_GLANCE / max(size) for size in sizes], _HINT)
         closer = [n for n, size in enumerate(sizes) if not _is_filled(found[n], size)]
@@ -82,7 +116,7 @@ class Finder:
     def _laid_out(self, image: Tensor, inner: tuple[int, int], frame: tuple[int, int]) -> Tensor:
         """The image in ``frame``, grey beyond it, normalised, float32 [3, H, W]."""
         small = pictures.resize(image, inner).to(self.device).float() / (255 if image.dtype == torch.uint8 else 1)
-        mean, std = (torch.tensor(values, device=self.device) for values in (Checkpoint.mean, Checkpoint.std))
+        mean, std = (torch.tensor(values, device=self.device) for values in (MEAN, STD))
         out = torch.zeros(*frame, 3, device=self.device)
         out[: inner[0], : inner[1]] = (small - mean) / std
         return out.permute(2, 0, 1)
@@ -122,7 +156,10 @@ def _together(coarse: Found, fine: Found, scale: float) -> Found:
 def _distinct(found: Found) -> Found:
     """The faces without those that are one that is surer."""
     boxes = found.boxes
-    corner, end = torch.maximum(boxes[:, None, :2], boxes[None, :, :2]), torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:])
+    corner, end = (
+        torch.maximum(boxes[:, None, :2], boxes[None, :, :2]),
+        torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:]),
+    )
     both = (end - corner).clamp_min(0).prod(2)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
     smaller = torch.minimum(area[:, None], area[None])
@@ -132,6 +169,30 @@ def _distinct(found: Found) -> Found:
         if not same[face, kept].any():
             kept.append(face)
     return found[torch.tensor(kept, dtype=torch.long)]
+
+
+def _faces(found: Found, size: Sequence[int]) -> list[Face]:
+    """The faces of an image (height, width); of their boxes what lies in it."""
+    faces = []
+    for box, marks, score in zip(found.boxes.tolist(), found.marks.tolist(), found.scores.tolist(), strict=True):
+        left, top = (max(0, round(v)) for v in box[:2])
+        right, bottom = (min(most, round(v)) for v, most in zip(box[2:], (size[1], size[0]), strict=True))
+        if right <= left or bottom <= top:
+            continue
+        landmarks = tuple((round(x, 1), round(y, 1)) for x, y in marks)
+        faces.append(
+            Face(0, left, top, right - left, bottom - top, round(tilt(landmarks), 1), round(score, 3), landmarks)
+        )
+    return faces
+
+
+def tilt(landmarks: Sequence[Sequence[float]]) -> float:
+    """The angle of a face in degrees, clockwise, by its five landmarks: from the eyes to the mouth is down, and so is
+    the line of the eyes, turned by a right angle."""
+    (ax, ay), (bx, by), _, (cx, cy), (dx, dy) = landmarks
+    across = (cx + dx - ax - bx) / 2 - (by - ay)
+    down = (cy + dy - ay - by) / 2 + (bx - ax)
+    return math.degrees(math.atan2(-across, down))
 
 
 def _is_filled(found: Found, size: Sequence[int]) -> bool:
