@@ -21,18 +21,23 @@ from faceparse_core.models.segformer import SIZES, SegFormer
 from faceparse_core.training import hair
 from faceparse_core.training import train as training
 from faceparse_core.training.data import (
-    PLAIN,
-    Augmentation,
+    NOT_HAIR,
+    UNTOLD,
     Batches,
-    Portraits,
-    exchange_sides,
+    Labelled,
+    Source,
+    drawing_weights,
+    read_backgrounds,
     read_names,
     read_pair,
 )  # fmt: skip
 from faceparse_core.training.depthwise import quicken_depthwise
 from faceparse_core.training.evaluate import confusion_picture, evaluate, figures, table
+from faceparse_core.training.losses import Criterion
 from faceparse_core.training.metrics import Confusion
+from faceparse_core.training.painting import PLAIN, Augmentation, exchange_sides
 from faceparse_core.training.train import TrainConfig, learning_rate, step_sizes, train
+from faceparse_core.training.wear import Wear
 
 # Both eyes in one colour: when a picture is mirrored, their ids are exchanged.
 COLOURS = {0: (40, 80, 120), 1: (230, 180, 150), 2: (250, 60, 60), 4: (30, 200, 60), 5: (30, 200, 60), 13: (90, 50, 20)}
@@ -99,7 +104,8 @@ def imagenet(monkeypatch):
 
 def config(data, out, **changes):
     defaults = {
-        "data": str(data), "out": str(out), "backgrounds": str(data / "backgrounds"), "sizes": ((0.5, 64), (0.5, 96)),
+        "data": (str(data),), "out": str(out), "backgrounds": str(data / "backgrounds"),
+        "sizes": ((0.5, 64), (0.5, 96)),
         "steps": 6, "batch_size": 4, "device": "cpu", "precision": "fp32", "workers": 0, "save_every": 0.0,
     }  # fmt: skip
     return TrainConfig.for_architecture("lite", **(defaults | changes))
@@ -200,25 +206,35 @@ def test_unknown_architecture_and_data(tmp_path):
     assert main(["train", str(tmp_path), "--out", str(tmp_path / "run"), "--device", "cpu"]) == 1
 
 
+def batches(data, sizes, augmentation, seed, count=8, **options) -> Batches:
+    sets = [Labelled(Source(str(data)), "train")]
+    return Batches(
+        sets, sizes, count, augmentation, seed, backgrounds=read_backgrounds(data / "backgrounds"), **options
+    )
+
+
 def test_a_batch_depends_on_seed_and_step_alone(data):
-    portraits = Portraits.read(data, "train", 96, data / "backgrounds")
-    weights = torch.ones(6)
-    batches = Batches(portraits, [64, 64, 96], 8, Augmentation(scenes=0.5), weights, seed=1)
-    pixels, labels = batches[1]
-    again = Batches(portraits, [64, 64, 96], 8, Augmentation(scenes=0.5), weights, seed=1)[1]
+    some = batches(data, [64, 64, 96], Augmentation(scenes=0.5), seed=1)
+    pixels, labels = some[1]
+    again = batches(data, [64, 64, 96], Augmentation(scenes=0.5), seed=1)[1]
     assert torch.equal(pixels, again[0]) and torch.equal(labels, again[1])
-    other = Batches(portraits, [64, 64, 96], 8, Augmentation(scenes=0.5), weights, seed=2)[1]
+    other = batches(data, [64, 64, 96], Augmentation(scenes=0.5), seed=2)[1]
     assert not torch.equal(pixels, other[0])
-    assert pixels.shape == (8, 3, 64, 64) and labels.shape == (8, 64, 64) and batches[2][0].shape[-1] == 96
+    assert pixels.shape == (8, 3, 64, 64) and labels.shape == (8, 64, 64) and some[2][0].shape[-1] == 96
     assert pixels.min() >= 0 and pixels.max() <= 1 and set(labels.unique().tolist()) <= set(COLOURS)
+
+
+def test_labels_at_every_second_pixel_are_some_of_all(data):
+    whole, some = (batches(data, [64], PLAIN, 3, label_stride=stride)[0][1] for stride in (1, 2))
+    assert some.shape == (8, 32, 32)
+    assert any(torch.equal(some, whole[:, y::2, x::2]) for y in (0, 1) for x in (0, 1))
 
 
 def test_pixels_and_labels_stay_together(data):
     """However a drawn face is turned, mirrored and scaled: each label keeps its colour, the sides keep their places."""
     colours = torch.tensor([COLOURS.get(i, (0, 0, 0)) for i in range(NUM_LABELS)]) / 255
-    portraits = Portraits.read(data, "train", 96, data / "backgrounds")
-    still = Augmentation(brightness=0, contrast=0, saturation=0, tint=0, grey=0, degrade=0, scenes=0.4, strong_tilt=0.0)
-    pixels, labels = Batches(portraits, [96], 40, still, torch.ones(6), seed=0)[0]
+    still = Augmentation(wear=Wear.none(), scenes=0.4, strong_tilt=0.0, any_tilt=0.0, covered=0.0)
+    pixels, labels = batches(data, [96], still, 0, count=40)[0]
     far = (pixels.permute(0, 2, 3, 1) - colours[labels.long()] - 10 / 255).abs().amax(-1) > 0.25
     inner = -F.max_pool2d(-labels.float(), 3, 1, 1) == F.max_pool2d(labels.float(), 3, 1, 1)  # away from borders
     for label in (1, 2, 4, 5, 13):
@@ -228,6 +244,113 @@ def test_pixels_and_labels_stay_together(data):
         left, right = ((one == label).nonzero().float() for label in (4, 5))
         if len(left) > 4 and len(right) > 4:
             assert left[:, 1].mean() > right[:, 1].mean()
+
+
+# ---------------------------------------------------------------------------------------------- partly told masks
+
+
+@pytest.fixture(scope="module")
+def street(tmp_path_factory):
+    """Pictures that are no portraits, twice as high as wide: a head whose hair is told, skin that is not."""
+    folder = tmp_path_factory.mktemp("street")
+    for part in ("images", "masks"):
+        (folder / part).mkdir()
+    for i in range(3):
+        image, mask = draw_face(20 + i, 64)
+        image, mask = (np.concatenate([one, np.zeros_like(one)]) for one in (image, mask))
+        mask[(mask > 0) & (mask != 13)] = UNTOLD
+        Image.fromarray(image).save(folder / "images" / f"{i}.png")
+        Image.fromarray(mask).save(folder / "masks" / f"{i}.png")
+    for split in ("train", "val"):
+        (folder / f"{split}.txt").write_text("0 1 2")
+    return folder
+
+
+def test_a_source_is_what_its_text_says():
+    assert Source.parse("a/b,share=0.2,told=hair,framing=picture") == Source("a/b", 0.2, "hair", "picture")
+    assert Source.parse("a/b") == Source("a/b", 1.0, "all", "face")
+    for wrong in ("a,size=3", "a,share=much", ",share=1", "a,share=0", "a,told=eyes", "a,framing=wide"):
+        with pytest.raises(ValueError):
+            Source.parse(wrong)
+
+
+def test_sets_are_mixed_by_their_shares_and_framings(data, street):
+    sources = [Source(str(data), 0.5), Source(str(street), 0.5, "hair", "picture")]
+    still = Augmentation(empty=0.0, scenes=0.0, covered=0.0, zoom=(1.0, 1.0), wear=Wear.none())
+    _, labels = Batches([Labelled(one, "train") for one in sources], [64], 60, still, seed=1)[0]
+    of_hair_alone = (labels == NOT_HAIR).flatten(1).any(1)
+    assert 15 < of_hair_alone.sum() < 45
+    assert set(labels[of_hair_alone].unique().tolist()) <= {0, 13, NOT_HAIR, UNTOLD}
+    assert set(labels[~of_hair_alone].unique().tolist()) <= set(COLOURS)
+    # Where all is told but the skin, that stays untold.
+    _, labels = Batches([Labelled(Source(str(street), framing="picture"), "train")], [64], 20, still, seed=1)[0]
+    assert set(labels.unique().tolist()) == {0, 13, UNTOLD}
+
+
+def test_masks_may_leave_pixels_untold_but_hold_no_unknown_label(street, tmp_path):
+    _, mask = read_pair(street, "0")
+    assert UNTOLD in mask
+    for part in ("images", "masks"):
+        (tmp_path / part).mkdir()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "images" / "a.png")
+    Image.fromarray(np.full((4, 4), 19, np.uint8)).save(tmp_path / "masks" / "a.png")
+    with pytest.raises(ValueError, match="holds the value 19.*255 is not told"):
+        read_pair(tmp_path, "a")
+
+
+def test_rare_labels_are_drawn_oftener():
+    counts = torch.zeros(3, NUM_LABELS, dtype=torch.int64)
+    counts[:, 1], counts[1, 16], counts[2, 15] = 50, 3, 3
+    plain, necklace, earring = drawing_weights(counts, 1.0).tolist()
+    assert plain == 1 < earring < necklace
+    assert drawing_weights(counts, 0.0).tolist() == [1, 1, 1]
+
+
+def test_what_is_not_told_teaches_nothing():
+    torch.manual_seed(0)
+    criterion = Criterion(torch.rand(NUM_LABELS), 0.5, 0.5)
+    logits = torch.randn(1, NUM_LABELS, 8, 8, requires_grad=True)
+    labels = torch.randint(0, NUM_LABELS, (1, 8, 8))
+    labels[:, :, 4:] = UNTOLD
+    (gradient,) = torch.autograd.grad(criterion(logits, labels), logits)
+    assert not gradient[..., 4:].any() and gradient[..., :4].any()
+    told = criterion(logits[..., :4], labels[..., :4])
+    assert torch.allclose(criterion(logits, labels), told, atol=1e-6)
+    nothing = criterion(logits, torch.full_like(labels, UNTOLD))
+    assert nothing == 0 and not torch.autograd.grad(nothing, logits)[0].any()
+
+
+def test_not_hair_lets_the_others_share_what_hair_loses():
+    criterion = Criterion(torch.rand(NUM_LABELS), 0.5, 0.0)
+    logits = torch.randn(1, NUM_LABELS, 8, 8, requires_grad=True)
+    labels = torch.full((1, 8, 8), NOT_HAIR)
+    loss = criterion(logits, labels)
+    assert torch.allclose(loss, -torch.log(1 - logits.softmax(1)[:, 13]).mean(), atol=1e-5)
+    (gradient,) = torch.autograd.grad(loss, logits)
+    assert (gradient[:, 13] > 0).all() and (gradient[:, :13] <= 0).all() and (gradient[:, 14:] <= 0).all()
+    # Certain hair where there is none is a large loss, not an infinite one.
+    certain = torch.zeros(1, NUM_LABELS, 8, 8)
+    certain[:, 13] = 200
+    assert 5 < Criterion(torch.rand(NUM_LABELS), 0.5, 0.5)(certain, labels) < 100
+
+
+def test_training_takes_several_folders(imagenet, data, street, tmp_path, capsys):
+    arguments = [
+        "train", str(data), f"{street},share=0.5,told=hair,framing=picture", "--out", str(tmp_path / "run"),
+        "--steps", "2", "--batch-size", "2", "--sizes", "1:64", "--device", "cpu", "--precision", "fp32",
+        "--workers", "0", "--augment", "scenes=0,noise=0.5", "--init", "lite", "--freeze", "2",
+    ]  # fmt: skip
+    assert main(arguments) == 0
+    before, after = (
+        checkpoints.load(checkpoints.find(path), trainable=True).state_dict()
+        for path in ("lite", tmp_path / "run" / "lite.safetensors")
+    )
+    for key in before:
+        still = key.startswith(("stem.", "stages.0.", "stages.1."))
+        assert not still or torch.equal(before[key], after[key]), key
+    assert not torch.equal(before["classifier.weight"], after["classifier.weight"])
+    assert main([*arguments[:3], "--out", str(tmp_path / "b"), "--augment", "rain=1"]) == 1
+    assert "unknown augmentation rain" in capsys.readouterr().err
 
 
 def test_exchanging_sides_twice_changes_nothing():
@@ -263,7 +386,7 @@ def test_the_loss_is_what_its_parts_are():
     full = F.interpolate(logits, size=(32, 32), mode="bilinear")
     probability, truth = full.softmax(1), F.one_hot(labels, NUM_LABELS).permute(0, 3, 1, 2).float()
     dice = 2 * (probability * truth).sum((0, 2, 3)) / (probability.sum((0, 2, 3)) + truth.sum((0, 2, 3)))
-    alone, both = training.Criterion(frequencies, 0.5, 0.0), training.Criterion(frequencies, 0.5, 0.5)
+    alone, both = Criterion(frequencies, 0.5, 0.0), Criterion(frequencies, 0.5, 0.5)
     assert torch.allclose(both(logits, labels) - alone(logits, labels), 0.5 * (1 - dice[:6]).mean(), atol=1e-5)
     assert torch.allclose(alone(logits, labels), F.cross_entropy(full, labels, alone.weights), atol=1e-5)
 

@@ -9,6 +9,7 @@ import logging
 import sys
 from collections.abc import Callable, Sequence
 
+from faceparse_core.cli.data import data
 from faceparse_core.cli.evaluate import evaluate
 from faceparse_core.cli.export import export
 from faceparse_core.cli.models import download, models
@@ -25,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "models": models,
         "download": download,
         "train": train,
+        "data": data,
         "evaluate": evaluate,
         "export": export,
     }

@@ -34,6 +34,7 @@ other commands (each has its own --help):
   faceparse download segformer-b5 fetch the published model
   faceparse evaluate DATA         measure a model on labelled portraits
   faceparse train DATA --out RUN  train or fine-tune
+  faceparse data KIND DIR --out DATA  bring a public data set into the layout for training
   faceparse export lite --out DIR write it as ONNX, for ONNX Runtime and Transformers.js
 """
 

@@ -12,8 +12,11 @@ def train(argv: list[str]) -> int:
     )
     parser.add_argument(
         "data",
-        help="folder with images/, masks/, train.txt and val.txt; for the finder a folder of sources of faces, such as "
-        "portraits/ (a folder like that), frames/, masked/, and of backgrounds/",
+        nargs="+",
+        metavar="FOLDER[,share=0.2][,told=hair][,framing=picture]",
+        help="folders with images/, masks/, train.txt; the first with val.txt, too. share: how much of a batch comes "
+        "from it; told=hair: its masks tell hair from the rest and nothing else; framing=picture: no portraits. For "
+        "the finder one folder of sources of faces: portraits/, frames/, masked/, street/, hair/, backgrounds/",
     )
     parser.add_argument("--out", required=True, help="folder of the run: config, log, last state, averaged weights")
     parser.add_argument("--arch", default="lite", help="lite (default), segformer-b0 … segformer-b5, finder")
@@ -29,27 +32,43 @@ def train(argv: list[str]) -> int:
     )
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--balance", type=float, help="how much rare labels weigh: 0 not at all, 0.5 (default) much")
-    parser.add_argument("--scenes", type=float, help="share of pictures with small faces over backgrounds (0.35)")
+    parser.add_argument(
+        "--augment",
+        type=_shares,
+        metavar="NAME=SHARE,…",
+        help="how often what happens to a picture, 0 switches it off: scenes=0.3,covered=0,small=0.1",
+    )
+    parser.add_argument(
+        "--freeze", type=int, metavar="STAGES", help="so many stages of lite's encoder stay as they are"
+    )
     parser.add_argument("--workers", type=int, help="processes that prepare pictures (1)")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--device")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16", "fp16"))
     options = vars(parser.parse_args(argv))
     if options["arch"] == "finder":
-        for name in ("backgrounds", "balance", "scenes"):
-            if options.pop(name) is not None:
+        given = {name: value for name, value in options.items() if value is not None and name not in ("arch", "data")}
+        for name in ("backgrounds", "balance", "augment", "freeze"):
+            if name in given:
                 parser.error(f"--{name} is for networks that parse: the finder has no use for it")
+        if len(options["data"]) > 1:
+            parser.error("the finder learns from one folder, in which its sources lie")
         from faceparse_core.training import finder
 
-        del options["arch"]
-        given = {name: value for name, value in options.items() if value is not None}
-        print(finder.train(finder.FinderConfig(**given)))
+        print(finder.train(finder.FinderConfig(*options["data"], **given)))
         return 0
     from faceparse_core.training.train import TrainConfig
     from faceparse_core.training.train import train as run
 
     print(run(TrainConfig.for_architecture(**options)))
     return 0
+
+
+def _shares(text: str) -> dict[str, float]:
+    try:
+        return {name: float(share) for name, share in (part.split("=") for part in text.split(","))}
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form NAME=SHARE,NAME=SHARE") from error
 
 
 def _sizes(text: str) -> tuple[tuple[float, int], ...]:

@@ -134,15 +134,15 @@ def train(config: FinderConfig) -> Path:
 def losses_of(output: Tensor, targets: Tensor) -> dict[str, Tensor]:
     """The losses of centres, boxes and marks: ``output`` [B, 15, h, w] against ``targets_of`` pictures [B, 17, h, w].
 
-    That of the centres is CenterNet's focal loss; the others are mean distances over the faces, in sizes of a face.
+    That of the centres is CenterNet's focal loss, but all cells close to a centre are hits and share its weight; the
+    others are mean distances over the faces, in sizes of a face.
     """
     near, counts, weight, truth = targets[:, 0], targets[:, 1], targets[:, 2], targets[:, 3:]
     logit = output[:, 0]
     probability = logit.sigmoid()
-    centre = (near == 1).float()
-    hits = -F.logsigmoid(logit) * (1 - probability) ** 2 * centre
-    misses = -F.logsigmoid(-logit) * probability**2 * (1 - near) ** 4 * counts * (1 - centre)
-    faces = centre.sum().clamp_min(1)
+    hits = -F.logsigmoid(logit) * (1 - probability) ** 2 * weight
+    misses = -F.logsigmoid(-logit) * probability**2 * (1 - near) ** 4 * counts * (weight == 0)
+    faces = weight.sum().clamp_min(1)
     batch, row, column = weight.nonzero(as_tuple=True)
     weight, truth, said = weight[batch, row, column], truth[batch, :, row, column], output[batch, 1:, row, column]
     off = F.smooth_l1_loss(said, truth.nan_to_num(), reduction="none", beta=0.05)
@@ -150,7 +150,7 @@ def losses_of(output: Tensor, targets: Tensor) -> dict[str, Tensor]:
     marks = off[:, 4:] * known[:, 4:]
     told = (weight[:, None] * known[:, 4:]).sum() / (2 * MARKS)
     return {
-        "centres": (hits.sum() + misses.sum()) / faces,
+        "centres": (2 * hits.sum() + misses.sum()) / faces,
         "boxes": (weight * off[:, :4].sum(1)).sum() / faces,
         "marks": (weight * marks.sum(1)).sum() / told.clamp_min(1) / MARKS,
     }

@@ -22,8 +22,9 @@ from faceparse_core.devices import choose_device
 from faceparse_core.labels import region_ids
 from faceparse_core.models.hair import odds, start_from
 from faceparse_core.models.lite import Lite
-from faceparse_core.training.data import Augmentation, Batches, Portraits
+from faceparse_core.training.data import Batches, Labelled, Source
 from faceparse_core.training.depthwise import quicken_depthwise
+from faceparse_core.training.painting import Augmentation
 from faceparse_core.training.train import (
     Average,
     dtype_for,
@@ -39,7 +40,7 @@ _HAIR = region_ids("hair")[0]
 # Shares of the masks that are given soft and hard; the others say nothing.
 _SOFT, _HARD = 0.65, 0.25
 _BAND, _ELSEWHERE = 16, 0.15
-_AUGMENTATION = Augmentation(scenes=0, empty=0, strong_tilt=0.05, zoom=(0.8, 1.8))
+_AUGMENTATION = Augmentation(scenes=0, empty=0, covered=0, strong_tilt=0.05, any_tilt=0, zoom=(0.8, 1.8))
 
 
 @dataclass
@@ -95,9 +96,8 @@ def train(config: HairConfig) -> Path:
         tensors = {k: v.half() if v.is_floating_point() else v for k, v in average.values.items()}
         save_file({k: v.contiguous() for k, v in tensors.items()}, out / "hair.safetensors")
 
-    portraits = Portraits.read(config.data, "train", config.size)
-    sizes, equally = [config.size] * config.steps, torch.ones(len(portraits.masks))
-    batches = Batches(portraits, sizes, config.batch_size, _AUGMENTATION, equally, config.seed)
+    portraits = Labelled(Source(config.data), "train")
+    batches = Batches([portraits], [config.size] * config.steps, config.batch_size, _AUGMENTATION, config.seed)
     loader = loader_of(batches, first, config.workers, device)
     saved, recent = time.monotonic(), None
     progress = tqdm(loader, total=config.steps, initial=first, unit="step", desc="hair", mininterval=5)

