@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from faceparse_core.faces.face import Face
 from faceparse_core.faces.finding import Finder, decoded, tilt
 from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
 from faceparse_core.training.scenes import targets_of
@@ -109,3 +110,15 @@ def test_the_tilt_is_that_of_the_landmarks(angle):
     sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
     turned = upright @ torch.tensor([[cosine, sine], [-sine, cosine]])
     assert (tilt(turned.tolist()) - angle + 180) % 360 - 180 == pytest.approx(0, abs=0.01)
+
+
+def test_a_face_is_looked_for_where_it_was():
+    finder = Finder(Oracle(), torch.device("cpu"))
+    picture = torch.zeros(900, 1600, 3)
+    picture[400:480, 740:800] = 1
+    near, far = Face(7, 730, 410, 60, 80), Face(3, 100, 100, 60, 80)
+    seen, missed = finder.find_near(picture, [near, far])
+    assert missed is None
+    assert seen.index == 7
+    assert (seen.x, seen.y, seen.width, seen.height) == pytest.approx((740, 400, 60, 80), abs=4)
+    assert finder.find_near(picture, []) == []

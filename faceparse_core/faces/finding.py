@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,8 @@ from torch import Tensor, nn
 from faceparse_core import images as pictures
 from faceparse_core.checkpoints import CheckpointError
 from faceparse_core.devices import PRECISIONS
-from faceparse_core.faces.face import Face, arranged
+from faceparse_core.faces.face import Face, arranged, framing
+from faceparse_core.faces.windows import cut
 from faceparse_core.models import MEAN, STD
 from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
 
@@ -33,6 +34,8 @@ _MULTIPLE = 32
 _FACE, _HINT = 0.5, 0.15
 _LARGE = 240  # of a face in the second look, in pixels: from here on it is seen better in the first
 _MOST = 400  # faces of one look
+# Where a face is known to be, the window around it is seen so large, and so little is enough.
+_NEAR, _FACE_NEAR = 192, 0.3
 # Two boxes show the same face if they share so much of both, or the smaller lies in the larger by so much.
 _SAME, _WITHIN = 0.4, 0.75
 _PIXELS_AT_ONCE = 1024 * 1024
@@ -81,6 +84,24 @@ class Finder:
             for image, found in zip(images, self._found(images), strict=True)
         ]
 
+    def find_near(self, image: Tensor, faces: Sequence[Face]) -> list[Face | None]:
+        """Each of these faces, whose places are known from elsewhere, as it is seen in an image, uint8 or float [H, W,
+        3], there or nearby, with its index; None for what is not there."""
+        seen: list[Face | None] = []
+        at_once = _PIXELS_AT_ONCE // _NEAR**2
+        for start in range(0, len(faces), at_once):
+            some = faces[start : start + at_once]
+            windows = [replace(framing(face), angle=0.0) for face in some]
+            pixels = torch.stack([self._normalised(cut(image, window, _NEAR, MEAN)) for window in windows])
+            for face, window, output in zip(some, windows, self._seen(pixels), strict=True):
+                found, scale = decoded(output, _FACE_NEAR), window.width / _NEAR
+                corner = torch.tensor([window.x, window.y])
+                found = Found(found.boxes * scale + corner.repeat(2), found.marks * scale + corner, found.scores)
+                near = [one for one in _faces(found, image.shape) if _overlap(one, face) > 0.3]
+                best = max(near, key=lambda one: one.score * _overlap(one, face), default=None)  # noqa: B023
+                seen.append(best and replace(best, index=face.index))
+        return seen
+
     def _found(self, images: Sequence[Tensor]) -> list[Found]:
         sizes = [image.shape[:2] for image in images]
         found = self._looks(images, [_GLANCE / max(size) for size in sizes], _HINT)
@@ -115,11 +136,14 @@ class Finder:
 
     def _laid_out(self, image: Tensor, inner: tuple[int, int], frame: tuple[int, int]) -> Tensor:
         """The image in ``frame``, grey beyond it, normalised, float32 [3, H, W]."""
-        small = pictures.resize(image, inner).to(self.device).float() / (255 if image.dtype == torch.uint8 else 1)
+        small = self._normalised(pictures.resize(image, inner))
+        return F.pad(small, (0, frame[1] - inner[1], 0, frame[0] - inner[0]))
+
+    def _normalised(self, image: Tensor) -> Tensor:
+        """[H, W, 3] as the network takes it, float32 [3, H, W]."""
         mean, std = (torch.tensor(values, device=self.device) for values in (MEAN, STD))
-        out = torch.zeros(*frame, 3, device=self.device)
-        out[: inner[0], : inner[1]] = (small - mean) / std
-        return out.permute(2, 0, 1)
+        pixels = image.to(self.device).float() / (255 if image.dtype == torch.uint8 else 1)
+        return ((pixels - mean) / std).permute(2, 0, 1)
 
     @torch.inference_mode()
     def _seen(self, pixels: Tensor) -> Tensor:
@@ -184,6 +208,14 @@ def _faces(found: Found, size: Sequence[int]) -> list[Face]:
             Face(0, left, top, right - left, bottom - top, round(tilt(landmarks), 1), round(score, 3), landmarks)
         )
     return faces
+
+
+def _overlap(a: Face, b: Face) -> float:
+    """Intersection over union of the boxes of two faces."""
+    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
+    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
+    both = max(0, width) * max(0, height)
+    return both / (a.width * a.height + b.width * b.height - both)
 
 
 def tilt(landmarks: Sequence[Sequence[float]]) -> float:
