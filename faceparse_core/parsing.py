@@ -6,6 +6,7 @@ Labels and masks are rendered from them at the image's size, when they are asked
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -25,10 +26,13 @@ from faceparse_core.faces import (
     bounding_box,
     draw,
     extras,
+    face_between,
     find_faces,
     framing,
     has_face,
+    look_between,
     nearest,
+    resampled,
 )
 from faceparse_core.labels import LABELS, NUM_LABELS, resolve
 from faceparse_core.rendering import Window
@@ -37,7 +41,9 @@ if TYPE_CHECKING:
     from faceparse_core.images import Images
 
 # What the masks of an image without a face may be.
-NO_FACE = ("empty mask", "whole image", "last frame's", "error")
+NO_FACE = ("what is there", "empty mask", "whole image", "last frame's", "between", "error")
+# The longer side, in cells, of a look at a whole image that is put together of several.
+_CELLS = 256
 
 
 @dataclass(frozen=True)
@@ -233,14 +239,18 @@ class Parsing:
         return moved
 
     def where_no_face(self, rule: str) -> Parsing:
-        """This parsing with images in which there is no face replaced, so that none has a shape that was invented.
+        """This parsing with images in which there is no face replaced.
 
-        ``rule``: ``"empty mask"``: nothing but background; ``"whole image"``: their masks are all 1, whatever the
-        region; ``"last frame's"``: the parsing of the last image before them that has a face, else as ``"empty mask"``;
-        ``"error"``: a ``ValueError`` that names them. The images must be of one size.
+        ``rule``: ``"what is there"``: nothing is replaced, hair of somebody who is turned away stays hair; ``"empty
+        mask"``: nothing but background; ``"whole image"``: their masks are all 1, whatever the region; ``"last
+        frame's"``: the parsing of the last image before them that has a face, else as ``"empty mask"``; ``"between"``:
+        what lies between the last image with a face and the next, or that one of them that there is; ``"error"``: a
+        ``ValueError`` that names them. The images must be of one size.
         """
         if rule not in NO_FACE:
             raise ValueError(f"unknown rule {rule!r} for images without a face: choose one of {', '.join(NO_FACE)}")
+        if rule == "what is there":
+            return self
         found = [
             bool(details.faces) if details else has_face(labels)
             for labels, details in zip(self.labels, self.details, strict=True)
@@ -252,20 +262,50 @@ class Parsing:
             raise ValueError(f"there is no face in {_image_list(without, len(self))}")
         result = Parsing(self.logits, self.windows, self.sizes, without if rule == "whole image" else (), self.details)
         result.labels = self.labels.clone()
-        last = None
-        for i, there in enumerate(found):
-            if there:
-                last = i
-            elif rule == "last frame's" and last is not None:
-                result.logits[i], result.windows[i] = self.logits[last], self.windows[last]
-                result.details[i] = self.details[last]
-                result.labels[i] = self.labels[last]
+        for i in without:
+            before, after = (
+                next((k for k in frames if found[k]), None) if rule in rules else None
+                for frames, rules in (
+                    (range(i, -1, -1), ("last frame's", "between")),
+                    (range(i, len(found)), ("between",)),
+                )
+            )
+            if before is not None and after is not None:
+                look, face = self._between(before, after, (i - before) / (after - before))
+                result.logits[i], result.windows[i], result.details[i] = look.logits, look.window, Details((face,))
+                result.labels[i] = rendering.labels(look.logits, look.window, self.sizes[i])
+            elif before is not None or after is not None:
+                other = after if before is None else before
+                result.logits[i], result.windows[i] = self.logits[other], self.windows[other]
+                result.details[i] = self.details[other]
+                result.labels[i] = self.labels[other]
             else:
                 height, width = self.sizes[i]
                 result.logits[i], result.windows[i] = background(self.logits[i].device), Window(0, 0, width, height)
                 result.details[i] = None
                 result.labels[i] = 0
         return result
+
+    def _between(self, before: int, after: int, share: float) -> tuple[Look, Face]:
+        """What lies at this share of the way from one image to another: a look at it, and its largest face."""
+        largest = [max(self[i].faces[0], key=lambda face: face.width * face.height) for i in (before, after)]
+        look = look_between(self._as_one(before), self._as_one(after), tuple(largest), share)
+        return look, face_between(*largest, share)
+
+    def _as_one(self, index: int) -> Look:
+        """Everything that was seen of an image as one look at the whole of it."""
+        details = self.details[index]
+        if not (details and details.scene):
+            return Look(self.logits[index], self.windows[index])
+        height, width = self.sizes[index]
+        down, across = (math.ceil(_CELLS * side / max(height, width)) for side in (height, width))
+        whole = Look(self.logits[index].expand(-1, down, across).clone(), Window(0, 0, width, height))
+        for look in details.scene.looks:
+            left, top = (round(v) for v in (look.window.x * across / width, look.window.y * down / height))
+            right = math.ceil((look.window.x + look.window.width) * across / width)
+            bottom = math.ceil((look.window.y + look.window.height) * down / height)
+            whole.logits[:, top:bottom, left:right] = resampled(look, whole).logits[:, top:bottom, left:right]
+        return whole
 
     @property
     def areas(self) -> Tensor:
