@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from faceparse_core.checkpoints import CheckpointError
+    from faceparse_core.errors import CheckpointError
     from faceparse_core.faces import Face
     from faceparse_core.labels import GROUPS, LABELS, region_ids
     from faceparse_core.parser import FaceParser
@@ -24,7 +24,7 @@ _HOMES = {
     "FaceParser": "parser",
     "Parsing": "parsing",
     "Face": "faces",
-    "CheckpointError": "checkpoints",
+    "CheckpointError": "errors",
     "LABELS": "labels",
     "GROUPS": "labels",
     "region_ids": "labels",

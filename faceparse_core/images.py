@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
 from faceparse_core.labels import LABELS
@@ -31,6 +31,9 @@ ACCEPTED = (
 # Bicubic resizing overshoots sharp corners by up to a fifth of the range: such values are clamped. Values further out
 # are of a picture in another range (0..255 or -1..1), which clamping would ruin.
 OVERSHOOT = 0.25
+
+# What the PNG files that we write say of themselves: who made them. Only such files are overwritten unasked.
+_MARK = ("Software", "faceparse")
 
 # Big pictures are converted in bands of rows of about this many pixels, so that a conversion needs no second picture.
 _BAND_PIXELS = 1 << 20
@@ -58,6 +61,12 @@ def load(images: Images) -> list[Tensor]:
     if not images:
         raise ValueError(f"the list of images is empty; give {ACCEPTED}")
     return [image for index, item in enumerate(images) for image in _load_one(item, f"images[{index}]")]
+
+
+def empty(*shape: int) -> Tensor:
+    """A float32 tensor on the CPU that is not filled yet. numpy asks the system for large pages, which torch does not:
+    writing a large picture for the first time takes half as long."""
+    return torch.from_numpy(np.empty(shape, dtype=np.float32))
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
@@ -161,8 +170,10 @@ def save(image: Tensor | Image.Image, path: str | Path) -> Path:
     """Write an image (a PIL picture, or a tensor as :func:`to_pil` takes it) to ``path``; its suffix names the format.
 
     The file gets its name only when it is complete, so that an interrupted run leaves the old file or none, never a
-    half one. Raises ValueError for an unknown suffix or a picture that the format cannot hold, FileNotFoundError for a
-    missing folder and another OSError (PermissionError …) where the file cannot be written.
+    half one. A PNG carries our mark (see :func:`is_ours`). What is there already is replaced: whoever writes for
+    somebody else asks first whether it may be. Raises ValueError for an unknown suffix or a picture that the format
+    cannot hold, FileNotFoundError for a missing folder and another OSError (PermissionError …) where the file cannot be
+    written.
     """
     path = Path(path)
     picture_format = Image.registered_extensions().get(path.suffix.lower())
@@ -173,7 +184,10 @@ def save(image: Tensor | Image.Image, path: str | Path) -> Path:
     picture = image if isinstance(image, Image.Image) else to_pil(image)
     if picture_format == "JPEG" and picture.mode not in ("L", "RGB", "CMYK"):
         raise ValueError(f"cannot write {path}: a JPEG holds no {picture.mode} picture; use .png")
-    options = {"quality": 95} if picture_format in ("JPEG", "WEBP") else {}
+    options: dict = {"quality": 95} if picture_format in ("JPEG", "WEBP") else {}
+    if picture_format == "PNG":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_text(*_MARK)
 
     unfinished = path.parent / f".{uuid.uuid4().hex}.part"
     try:
@@ -188,6 +202,17 @@ def save(image: Tensor | Image.Image, path: str | Path) -> Path:
             raise OSError(error.errno, f"cannot write the picture: {error.strerror}", str(path)) from error
         raise
     return path
+
+
+def is_ours(path: str | Path) -> bool:
+    """Whether this file is a PNG with our mark: the text chunk ``Software: faceparse``. False if it cannot be read."""
+    if not os.path.isfile(path):
+        return False
+    try:
+        with Image.open(path, formats=["PNG"]) as picture:
+            return picture.info.get(_MARK[0]) == _MARK[1]
+    except Exception:  # whatever a damaged file makes Pillow stumble over: it is not one of ours
+        return False
 
 
 def _load_one(image: object, name: str) -> list[Tensor]:

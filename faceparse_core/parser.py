@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import logging
-import math
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -19,19 +18,21 @@ from faceparse_core.checkpoints import Checkpoint
 from faceparse_core.devices import PRECISIONS, choose_device, choose_precision
 from faceparse_core.faces import (
     ORDERS,
+    Face,
+    Finder,
     Found,
+    Framed,
+    Layout,
     Look,
+    Seen,
     Tracker,
     arranged,
     background,
     compose,
     cut,
-    framing,
+    framed,
     from_boxes,
-    look_again,
-    padded,
-    search,
-    settle,
+    layout,
 )
 from faceparse_core.images import Images
 from faceparse_core.models.cuda_graphs import Graphed
@@ -39,19 +40,15 @@ from faceparse_core.models.lite import Lite
 from faceparse_core.models.onnx import choose_device as onnx_device
 from faceparse_core.models.segformer import SegFormer
 from faceparse_core.parsing import Details, Parsing
-from faceparse_core.rendering import Window
 
 FITS = ("auto", "stretch", "pad")
 _STRIDE = 32  # input sizes are multiples of it
-# Up to this ratio of the sides a picture is stretched to the square. Beyond it, keeping the proportions parses better:
-# see benchmarks/fit.py.
-_STRETCH_UP_TO = 1.1
 
 # More on a CPU are slower: they do not stay in its cache.
 BATCH_ON_CPU, BATCH_ON_GPU = 2, 32
 
-# The looks at so many images are kept until their faces are put together.
-_SCENES_AT_ONCE = 16
+# So many images go from step to step together.
+_IMAGES_AT_ONCE = 16
 
 _log = logging.getLogger("faceparse")
 _networks: dict[tuple, tuple[object, nn.Module]] = {}
@@ -139,121 +136,102 @@ class FaceParser:
         [B, H, W, C] or [H, W, C] in [0, 1], or a list of these.
 
         ``faces``: ``"image"`` parses each image as the portrait of one face. ``"auto"`` does so where one face fills
-        it; else it searches the faces and parses each in a window of its own; where there is none all is background.
-        Or the faces' boxes, a list of ``(x, y, width, height)`` or ``{"x": …, "y": …, "width": …, "height": …}`` for
-        each image. ``order``: how faces are numbered: ``"size"``, ``"left to right"`` or ``"score"``; given boxes keep
-        their order. ``smallest``: faces less high than this, in pixels, are left out.
+        it; else it parses each face in a window of its own; where there is none, it keeps what is seen in the whole
+        picture. Or the faces' boxes, a list of ``(x, y, width, height)`` or ``{"x": …, "y": …, "width": …,
+        "height": …}`` for each image. ``order``: how faces are numbered: ``"size"``, ``"left to right"`` or
+        ``"score"``; given boxes keep their order. ``smallest``: faces less high than this, in pixels, are left out.
 
         ``track``: the images are the frames of a video: a face keeps its index from frame to frame, its window and its
         labels are steadied over time, and all that begins anew where the scene changes. A ``Tracker`` goes on where the
         last call with it ended, for videos that come in pieces.
 
         ``batch_size``: how many go through the network at a time. ``progress(done, total)``, in images, is called after
-        every batch; an exception from it stops the work.
+        every batch, also of the search for faces; an exception from it stops the work.
 
         Raises ``ValueError`` for an empty batch, NaN, a wrong rank or range, ``FileNotFoundError`` for a missing file.
         """
-        if isinstance(faces, str) and faces not in ("auto", "image"):
-            raise ValueError(f"faces must be 'auto', 'image' or boxes, not {faces!r}")
-        if order not in ORDERS:
-            raise ValueError(f"unknown order {order!r}: choose one of {', '.join(ORDERS)}")
         images = pictures.load(images)
-        if batch_size is None:
-            batch_size = self._batch_size()
+        sizes = [(image.shape[0], image.shape[1]) for image in images]
+        given = _given(faces, order, sizes)
+        batch_size = self._batch_size() if batch_size is None else batch_size
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, not {batch_size}")
-        sizes = [(image.shape[0], image.shape[1]) for image in images]
-        boxes = None if isinstance(faces, str) else from_boxes(faces, sizes)
-        looks = self._first_looks(images, batch_size, progress)
         tracker = Tracker() if track is True else track or None
-        windows = [look.window for look in looks]
-        if faces == "image":
-            looks = tracker.calmed(images, looks) if tracker else looks
-            return Parsing([look.logits for look in looks], windows, sizes)
-        scout = self._scout()
-
-        def tick() -> None:
-            if progress:
-                progress(len(images), len(images))
-
-        def see(pixels: Tensor) -> Tensor:
-            tick()
-            return scout(pixels)
-
+        told = _Progress(progress, len(images))
+        looks: list[Look] = []
         details: list[Details | None] = []
-        for start in range(0, len(images), _SCENES_AT_ONCE):
-            some, colour = slice(start, start + _SCENES_AT_ONCE), self.checkpoint.mean
-            if boxes is None:
-                found = search(images[some], see, looks[some], colour)
-                found = [_only(one, order, smallest) for one in found]
-            else:
-                found = settle(images[some], boxes[some], see, looks[some], colour)
-                found = [_only(one, "given", smallest) for one in found]
-            looks[some], more = self._put_together(images[some], found, tracker, see, batch_size)
-            details += more
-        without = sum(seen is not None and not seen.faces for seen in details)
+        at_once = max(batch_size, _IMAGES_AT_ONCE)
+        for start in range(0, len(images), at_once):
+            some = slice(start, start + at_once)
+            # find: the faces of each image
+            found = self._find(images[some], given if isinstance(given, str) else given[some], batch_size, told)
+            found = [_chosen(one, order if given == "auto" else "given", smallest) for one in found]
+            # follow: the same faces from frame to frame
+            if tracker:
+                found = tracker.follow(images[some], found, None if given == "image" else self._finder)
+            # frame: which images are portraits, and the windows of faces in all others
+            frames = [framed(one, size) for one, size in zip(found, sizes[some], strict=True)]
+            # see: the network, on whole images and windows
+            seen = self._see(images[some], frames, batch_size, told)
+            # steady: what was seen, calmed by the frames before
+            if tracker:
+                seen = tracker.steadied(frames, seen)
+            # compose: whole images and windows into one picture of each
+            for frame, its, size in zip(frames, seen, sizes[some], strict=True):
+                look, of_faces = _composed(frame, its, size)
+                looks.append(look)
+                details.append(of_faces)
+        without = sum(one is not None and not one.faces for one in details)
         if without:
-            _log.info("no face in %d of %d images: nothing but background there", without, len(images))
-        return Parsing([look.logits for look in looks], windows, sizes, details=details)
+            _log.info("no face in %d of %d images: what is seen in the whole picture stays", without, len(images))
+        return Parsing([look.logits for look in looks], [look.window for look in looks], sizes, details=details)
 
-    def _put_together(
-        self,
-        images: Sequence[Tensor],
-        found: Sequence[Found],
-        tracker: Tracker | None,
-        see: Callable[[Tensor], Tensor],
-        batch_size: int,
-    ) -> tuple[list[Look], list[Details | None]]:
-        """Images put together from the look at the whole and those at the faces that were found; of portraits, which
-        have no details, the look at the whole alone."""
-        frames = [[framing(face) for face in one.faces] for one in found]
-        if tracker:
-            again = partial(look_again, see=see, colour=self.checkpoint.mean)
-            found, frames, cuts = tracker.follow(images, found, again)
-        places = [(i, frame) for i, one in enumerate(found) if not one.portrait for frame in frames[i]]
-        seen: list[list[Look]] = [[] for _ in images]
-        for batch in _batches([images[i].dtype for i, _ in places], batch_size):
+    @cached_property
+    def _finder(self) -> Finder:
+        return Finder.bundled(self.device, self.precision)
+
+    def _find(
+        self, images: Sequence[Tensor], given: str | Sequence[Sequence[Face]], batch_size: int, told: _Progress
+    ) -> list[Found]:
+        """The faces of images: none of portraits (``given`` is "image"), those that are given, or what is found."""
+        if given == "image":
+            return [Found([], portrait=True) for _ in images]
+        found: list[Found] = []
+        for start in range(0, len(images), batch_size):
+            some = slice(start, start + batch_size)
+            if given == "auto":
+                found += [Found(faces) for faces in self._finder.find(images[some])]
+            else:
+                found += [self._settled(image, boxes) for image, boxes in zip(images[some], given[some], strict=True)]
+            told.more(0)
+        return found
+
+    def _settled(self, image: Tensor, boxes: Sequence[Face]) -> Found:
+        """Faces whose boxes are known, with their tilt and exact box as they are seen; else as they are given."""
+        seen = self._finder.find_near(image, boxes)
+        faces = [replace(one, score=box.score) if one else box for one, box in zip(seen, boxes, strict=True)]
+        return Found(faces, portrait=False)
+
+    def _see(self, images: Sequence[Tensor], frames: Sequence[Framed], batch_size: int, told: _Progress) -> list[Seen]:
+        """What the network makes of images as they are framed: of the whole of each, and of its faces."""
+        wholes: dict[int, Look] = {}
+        layouts = [self._layout(*image.shape[:2]) for image in images]
+        # A GPU works by itself: the next images are prepared while it is at it.
+        kinds = {i: (layout.size, image.dtype) for i, (layout, image) in enumerate(zip(layouts, images, strict=True))}
+        for batch in _batches(kinds, batch_size):
+            pixels = torch.stack([layouts[i].fill(images[i], self.checkpoint.mean) for i in batch])
+            for i, logits in zip(batch, self._within_memory(pixels), strict=True):
+                wholes[i] = Look(logits, layouts[i].window(*images[i].shape[:2]))
+            told.more(len(batch))
+        places = [(i, window) for i, frame in enumerate(frames) for window in frame.windows]
+        details: list[list[Look]] = [[] for _ in images]
+        for batch in _batches({n: images[i].dtype for n, (i, _) in enumerate(places)}, batch_size):
             pieces = [cut(images[places[n][0]], places[n][1], self.resolution, self.checkpoint.mean) for n in batch]
             for n, logits in zip(batch, self._within_memory(torch.stack(pieces)), strict=True):
-                i, frame = places[n]
-                seen[i].append(Look(logits, frame))
-        looks, details = [], []
-        for i, (image, one) in enumerate(zip(images, found, strict=True)):
-            whole = one.look
-            if tracker:
-                whole, seen[i] = tracker.steadied(cuts[i], one, seen[i])
-            if one.portrait:
-                looks.append(whole)
-                details.append(None)
-            else:
-                looks.append(Look(background(whole.logits.device), whole.window))
-                details.append(Details(tuple(one.faces), compose(whole, tuple(image.shape[:2]), seen[i])))
-        return looks, details
-
-    def _first_looks(
-        self, images: Sequence[Tensor], batch_size: int, progress: Callable[[int, int], None] | None
-    ) -> list[Look]:
-        """What the network makes of the whole of each image."""
-        frames = [self._frame(*image.shape[:2]) for image in images]
-        looks: list[Look | None] = [None] * len(images)
-        done = 0
-        # A GPU works by itself: the next images are prepared while it is at it.
-        for batch in _batches([(frames[i].size, image.dtype) for i, image in enumerate(images)], batch_size):
-            pixels = torch.stack([frames[i].fill(images[i], self.checkpoint.mean) for i in batch])
-            for i, logits in zip(batch, self._within_memory(pixels), strict=True):
-                looks[i] = Look(logits, frames[i].window(*images[i].shape[:2]))
-            done += len(batch)
-            if progress:
-                progress(done, len(images))
-        return looks
-
-    def _scout(self) -> Callable[[Tensor], Tensor]:
-        """The network that searches for faces: the small one, whichever parses them."""
-        if self.checkpoint.architecture == "lite":
-            return self._within_memory
-        lite = checkpoints.find("lite")
-        network = _shared_network(lite, self.device, PRECISIONS[self.precision])
-        return FaceParser(lite, self.device, self.precision, network=network)._within_memory
+                i, window = places[n]
+                details[i].append(Look(logits, window))
+            told.more(0)
+        return [Seen(wholes[i], details[i]) for i in range(len(images))]
 
     def _batch_size(self) -> int:
         """How many images go through the network at a time, if nobody says so."""
@@ -281,21 +259,14 @@ class FaceParser:
         on_cpu = FaceParser(self.checkpoint, "cpu", resolution=self.resolution, fit=self.fit)
         return _sent(on_cpu._logits(pixels.cpu()), self.device)
 
-    def _frame(self, height: int, width: int) -> _Frame:
+    def _layout(self, height: int, width: int) -> Layout:
         """How an image of this size is laid out for the network."""
         if self._fixed_size:
             fits = min(self._fixed_size[0] / height, self._fixed_size[1] / width)
             inner = max(1, round(height * fits)), max(1, round(width * fits))
-            return _Frame(self._fixed_size, inner if self.fit == "pad" else self._fixed_size)
-        side = self.resolution
-        nearly_square = max(height, width) <= _STRETCH_UP_TO * min(height, width)
-        may_stretch = nearly_square or self.checkpoint.architecture == "transformers"
-        if self.fit == "stretch" or (self.fit == "auto" and may_stretch):
-            return _Frame((side, side), (side, side))
-        # As many pixels as the square has, but nothing longer than twice its side.
-        scale = min(side / math.sqrt(height * width), 2 * side / max(height, width))
-        inner = max(1, round(height * scale)), max(1, round(width * scale))
-        return _Frame(tuple(_STRIDE * math.ceil(length / _STRIDE) for length in inner), inner)
+            return Layout(self._fixed_size, inner if self.fit == "pad" else self._fixed_size)
+        stretch = self.fit == "auto" and self.checkpoint.architecture == "transformers"
+        return layout(height, width, self.resolution, "stretch" if stretch else self.fit)
 
     @torch.inference_mode()
     def _logits(self, pixels: Tensor) -> Tensor:
@@ -309,33 +280,48 @@ class FaceParser:
         return self.network(normalised.view(pixels.shape).permute(0, 3, 1, 2)).float()
 
 
-def _only(found: Found, order: str, smallest: float) -> Found:
+# ---------------------------------------------------------------------------------------------- steps of ``parse``
+
+
+def _given(faces: str | Sequence, order: str, sizes: Sequence[tuple[int, int]]) -> str | list[list[Face]]:
+    """``faces`` as ``parse`` takes them, checked: "auto", "image", or of each image those that somebody knows."""
+    if order not in ORDERS:
+        raise ValueError(f"unknown order {order!r}: choose one of {', '.join(ORDERS)}")
+    if not isinstance(faces, str):
+        return from_boxes(faces, sizes)
+    if faces not in ("auto", "image"):
+        raise ValueError(f"faces must be 'auto', 'image' or boxes, not {faces!r}")
+    return faces
+
+
+def _chosen(found: Found, order: str, smallest: float) -> Found:
     """What was found without the faces that are too small, the others in order."""
     faces = arranged(found.faces, order, smallest)
-    return replace(found, faces=faces, portrait=found.portrait and len(faces) == len(found.faces))
+    return replace(found, faces=faces, portrait=found.portrait if len(faces) == len(found.faces) else False)
 
 
-@dataclass(frozen=True)
-class _Frame:
-    """The network's input of ``size`` (height, width), in whose middle the image lies, resized to ``inner``."""
+def _composed(frame: Framed, seen: Seen, size: tuple[int, int]) -> tuple[Look, Details | None]:
+    """What is kept of an image (height, width): of a portrait, and where there is no face, the look at the whole of it;
+    else background, with what was seen of its faces over it."""
+    if not frame.windows:
+        return seen.whole, None if frame.portrait and not frame.faces else Details(tuple(frame.faces))
+    whole = Look(background(seen.whole.logits.device), seen.whole.window)
+    return whole, Details(tuple(frame.faces), compose(seen.whole, size, seen.details))
 
-    size: tuple[int, int]
-    inner: tuple[int, int]
 
-    @property
-    def _corner(self) -> tuple[int, int]:
-        return (self.size[0] - self.inner[0]) // 2, (self.size[1] - self.inner[1]) // 2
+class _Progress:
+    """Tells how many images have been seen; called between batches, so that an exception stops the work."""
 
-    def fill(self, image: Tensor, colour: Sequence[float]) -> Tensor:
-        """The image, [H, W, 3], brought into the frame; what it does not cover has the ``colour``, three in 0..1."""
-        top, left = self._corner
-        return padded(pictures.resize(image, self.inner), left, top, self.size, colour)
+    def __init__(self, progress: Callable[[int, int], None] | None, total: int):
+        self._progress, self._done, self._total = progress, 0, total
 
-    def window(self, height: int, width: int) -> Window:
-        """The frame in the pixels of the image, whose size this is."""
-        down, across = height / self.inner[0], width / self.inner[1]
-        top, left = self._corner
-        return Window(-left * across, -top * down, self.size[1] * across, self.size[0] * down)
+    def more(self, images: int) -> None:
+        self._done += images
+        if self._progress:
+            self._progress(self._done, self._total)
+
+
+# ---------------------------------------------------------------------------------------------- networks
 
 
 def bytes_per_image(resolution: int, precision: str) -> int:
@@ -359,10 +345,10 @@ def _empty_cache(device: torch.device) -> None:
     getattr(torch, device.type).empty_cache()
 
 
-def _batches(kinds: Sequence[object], batch_size: int) -> Iterator[list[int]]:
-    """Indices in batches: only what is of one kind goes together."""
+def _batches(kinds: Mapping[int, object], batch_size: int) -> Iterator[list[int]]:
+    """Numbers in batches: only what is of one kind goes together."""
     groups: dict[object, list[int]] = {}
-    for index, kind in enumerate(kinds):
+    for index, kind in kinds.items():
         groups.setdefault(kind, []).append(index)
     for group in groups.values():
         for start in range(0, len(group), batch_size):

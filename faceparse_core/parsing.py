@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core import images as pictures
-from faceparse_core import rendering
+from faceparse_core import rendering, threads
 from faceparse_core.faces import (
     Face,
     Look,
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 NO_FACE = ("what is there", "empty mask", "whole image", "last frame's", "between", "error")
 # The longer side, in cells, of a look at a whole image that is put together of several.
 _CELLS = 256
+
+# The longest side of the label map in which is looked whether there is a face: the network saw no more than half of it.
+_GLANCE = 1024
 
 
 @dataclass(frozen=True)
@@ -128,14 +131,45 @@ class Parsing:
                 labels[i, rows, columns] = rendering.labels(look.logits, place, size)
         return labels
 
+    def small_labels(self, longest: int) -> Tensor:
+        """``labels`` of the images made so small that no side is longer than this, uint8 [B, h, w]: to look at, at a
+        fraction of the cost. Those of images that are no larger are ``labels``."""
+        height, width = self._one_size()
+        scale = longest / max(height, width)
+        if scale >= 1:
+            return self.labels
+        size = max(1, round(height * scale)), max(1, round(width * scale))
+        down, across = size[0] / height, size[1] / width
+
+        def smaller(window: Window) -> Window:
+            return Window(window.x * across, window.y * down, window.width * across, window.height * down, window.angle)
+
+        def on_pixels(window: Window) -> Window:
+            x, y, right, bottom = (
+                round(v) for v in (window.x, window.y, window.x + window.width, window.y + window.height)
+            )
+            return Window(x, y, right - x, bottom - y)
+
+        details = []
+        for one in self.details:
+            if one and one.scene:
+                # What is painted lies on whole pixels, and on none if it is too small to be seen.
+                looks = [Look(look.logits, on_pixels(smaller(look.window))) for look in one.scene.looks]
+                looks = tuple(look for look in looks if look.window.width and look.window.height)
+                one = Details((), replace(one.scene, looks=looks))
+            details.append(one)
+        return Parsing(
+            self.logits, [smaller(window) for window in self.windows], [size] * len(self), (), details
+        ).labels
+
     def mask(self, region: str, *, soft: bool = False, face: int | str = "all") -> Tensor:
         """The mask of a region, float32 [B, H, W].
 
         ``region``: names of labels, groups and drawn regions joined by ``+`` and ``-``, see ``labels.resolve``. Hard
-        masks are 0 or 1 by the most likely label; ``soft`` ones are the summed class probabilities, in [0, 1]: over all
-        labels they add up to 1. Of a label of which a drawn region (``labels.DRAWN``) is a part, that part counts.
-        ``face``: whose: ``"all"``, ``"largest"``, or the index of a face; the mask of an image that has no such face is
-        empty. Raises ``ValueError`` for a name or a face that cannot be.
+        masks are 0 or 1 by the most likely label; ``soft`` ones are the summed class probabilities, in [0, 1], each
+        within 1/512 of the exact one. Of a label of which a drawn region (``labels.DRAWN``) is a part, that part
+        counts. ``face``: whose: ``"all"``, ``"largest"``, or the index of a face; the mask of an image that has no such
+        face is empty. Raises ``ValueError`` for a name or a face that cannot be.
         """
         return self.masks([region], soft=soft, face=face)[0]
 
@@ -149,41 +183,42 @@ class Parsing:
             row[list(region.ids)] = 1
         shapes = tuple({shape for region in resolved for shape in region.shapes})
         height, width = self._one_size()
-        masks = torch.empty(len(regions), len(self), height, width)
+        masks = pictures.empty(len(regions), len(self), height, width)
         for i in range(len(self)):
             drawings = [draw(self.labels[i], one, shapes) for one in self[i].faces[0]] if shapes else []
             if soft:
-                for rows, columns, logits in self._bands(i):
-                    shares = logits.softmax(0)
-                    masks[:, i, rows, columns] = torch.tensordot(chosen.to(logits.device), shares, 1).cpu()
-                    for mask, region in zip(masks[:, i, rows, columns], resolved, strict=True):
+                for look, (rows, columns), place in self._layers(i):
+                    part = masks[:, i, rows, columns]
+                    rendering.soft_masks(look.logits, place, [region.ids for region in resolved], part)
+                    for mask, region in zip(part, resolved, strict=True):
                         for label, there, extra in extras(region, drawings, rows, columns, soft=True):
-                            mask[there] += extra * shares[label].expand_as(mask)[there].cpu()
-                        mask.clamp_(0, 1)
+                            y, x = (side.start for side in there)
+                            share = pictures.empty(1, *mask[there].shape)
+                            shifted = replace(place, x=place.x - x, y=place.y - y)
+                            rendering.soft_masks(look.logits, shifted, [[label]], share)
+                            mask[there] = (mask[there] + extra * share[0]).clamp_(0, 1)
             else:
-                for rows in rendering.row_bands((height, width), 8):
+
+                def fill(rows: slice, i=i, drawings=drawings) -> None:
                     labels = self.labels[i, rows]
                     masks[:, i, rows] = chosen[:, labels.int()]
                     for mask, region in zip(masks[:, i, rows], resolved, strict=True):
                         for label, there, extra in extras(region, drawings, rows, slice(0, width), soft=False):
                             mask[there] = (mask[there] + extra * (labels[there] == label)).clamp_(0, 1)
+
+                self.labels  # noqa: B018 - rendered before the threads ask for them
+                threads.spread(fill, rendering.row_bands((height, width), 8))
             if face != "all":
                 self._leave_one(masks[:, i], i, face)
         masks[:, list(self.filled)] = 1
         return masks
 
-    def _bands(self, index: int) -> Iterator[tuple[slice, slice, Tensor]]:
-        """Rows, columns and logits [19, rows, columns] of an image; what comes later lies over what came before."""
-        size = self.sizes[index]
-        if self.details[index] and self.details[index].scene:  # background, the same everywhere
-            yield slice(0, size[0]), slice(0, size[1]), self.logits[index]
-        else:
-            for rows, logits in rendering.bands(self.logits[index], self.windows[index], size):
-                yield rows, slice(0, size[1]), logits
-        for look, (rows, columns), place in self._over(index):
-            size = rows.stop - rows.start, columns.stop - columns.start
-            for band, logits in rendering.bands(look.logits, place, size):
-                yield slice(rows.start + band.start, rows.start + band.stop), columns, logits
+    def _layers(self, index: int) -> Iterator[tuple[Look, tuple[slice, slice], Window]]:
+        """Everything of an image that is rendered; what comes later lies over what came before. As ``_over``."""
+        height, width = self.sizes[index]
+        look = Look(self.logits[index], self.windows[index])
+        yield look, (slice(0, height), slice(0, width)), look.window
+        yield from self._over(index)
 
     def _over(self, index: int) -> Iterator[tuple[Look, tuple[slice, slice], Window]]:
         """What lies over an image's logits: looks, the rows and columns they cover, and their windows in these."""
@@ -253,7 +288,7 @@ class Parsing:
             return self
         found = [
             bool(details.faces) if details else has_face(labels)
-            for labels, details in zip(self.labels, self.details, strict=True)
+            for labels, details in zip(self.small_labels(_GLANCE), self.details, strict=True)
         ]
         without = [i for i, there in enumerate(found) if not there]
         if not without:
@@ -261,7 +296,9 @@ class Parsing:
         if rule == "error":
             raise ValueError(f"there is no face in {_image_list(without, len(self))}")
         result = Parsing(self.logits, self.windows, self.sizes, without if rule == "whole image" else (), self.details)
-        result.labels = self.labels.clone()
+        rendered = "labels" in self.__dict__
+        if rendered:
+            result.labels = self.labels.clone()
         for i in without:
             before, after = (
                 next((k for k in frames if found[k]), None) if rule in rules else None
@@ -273,17 +310,20 @@ class Parsing:
             if before is not None and after is not None:
                 look, face = self._between(before, after, (i - before) / (after - before))
                 result.logits[i], result.windows[i], result.details[i] = look.logits, look.window, Details((face,))
-                result.labels[i] = rendering.labels(look.logits, look.window, self.sizes[i])
+                if rendered:
+                    result.labels[i] = rendering.labels(look.logits, look.window, self.sizes[i])
             elif before is not None or after is not None:
                 other = after if before is None else before
                 result.logits[i], result.windows[i] = self.logits[other], self.windows[other]
                 result.details[i] = self.details[other]
-                result.labels[i] = self.labels[other]
+                if rendered:
+                    result.labels[i] = self.labels[other]
             else:
                 height, width = self.sizes[i]
                 result.logits[i], result.windows[i] = background(self.logits[i].device), Window(0, 0, width, height)
                 result.details[i] = None
-                result.labels[i] = 0
+                if rendered:
+                    result.labels[i] = 0
         return result
 
     def _between(self, before: int, after: int, share: float) -> tuple[Look, Face]:
@@ -370,15 +410,20 @@ class Parsing:
         images = pictures.load(images)
         if [tuple(image.shape[:2]) for image in images] != self.sizes:
             raise ValueError("overlay needs the images that were parsed: their number and sizes must be the parsing's")
-        colours = torch.tensor([label.colour for label in LABELS]) / 255
         strength = torch.full((NUM_LABELS, 1), float(opacity))
         strength[0] = 0
-        overlay = torch.empty(*self.labels.shape, 3)
+        laid = torch.tensor([label.colour for label in LABELS]) / 255 * strength
+        kept = (1 - strength).expand(-1, 3).contiguous()
+        overlay = pictures.empty(*self.labels.shape, 3)
         for out, image, labels in zip(overlay, images, self.labels, strict=True):
-            for rows in rendering.row_bands(labels.shape, 64):
-                ids = labels[rows].int()
-                band = image[rows] / 255 if image.dtype == torch.uint8 else image[rows].cpu()
-                out[rows] = torch.lerp(band, colours[ids], strength[ids])
+            scaled = kept / 255 if image.dtype == torch.uint8 else kept
+
+            def lay(rows: slice, out=out, image=image, labels=labels, scaled=scaled) -> None:
+                ids = labels[rows].flatten().int()
+                pixels = out[rows].copy_(image[rows]).view(-1, 3)
+                pixels.mul_(scaled.index_select(0, ids)).add_(laid.index_select(0, ids))
+
+            threads.spread(lay, rendering.row_bands(labels.shape, 64))
         return overlay
 
     def _one_size(self) -> tuple[int, int]:

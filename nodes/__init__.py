@@ -7,7 +7,9 @@ from comfy_api.latest import ComfyExtension, io
 from . import host
 from .faces import CropFaces, PasteFaces
 from .masks import CutOut, MaskCombine, MaskFeather, RefineMask
-from .parsing import ParseFace, ParsingInfo, PreviewParsing, SelectLabels
+from .parsing import ParseFace, ParsingInfo, PreviewParsing
+from .samples import SamplePortrait
+from .selecting import SelectLabels
 
 
 class FaceParseExtension(ComfyExtension):
@@ -17,5 +19,5 @@ class FaceParseExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             ParseFace, SelectLabels, MaskCombine, MaskFeather, RefineMask, CutOut, PreviewParsing, ParsingInfo,
-            CropFaces, PasteFaces,
+            CropFaces, PasteFaces, SamplePortrait,
         ]  # fmt: skip

@@ -10,7 +10,8 @@ from comfy_api.latest import io
 from faceparse_core.faces import crop_faces, paste_faces
 
 from . import host
-from .parsing import CATEGORY, FaceParsing, _batch, _matched
+from .parsing import CATEGORY, FaceParsing, _batch, _matched, wrong_region
+from .shown import shown
 
 FaceCrops = io.Custom("FACE_CROPS")
 """A ``faceparse_core.faces.FaceCrops``: where crops came from."""
@@ -96,7 +97,12 @@ class CropFaces(io.ComfyNode):
                 FaceCrops.Output("face_crops", tooltip="Where the crops came from, for Paste Faces."),
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
+
+    @classmethod
+    def validate_inputs(cls, region=None) -> bool | str:
+        return wrong_region(region) or True
 
     @classmethod
     def execute(cls, image, parsing, size, padding, face, index=0, align=False, region="face") -> io.NodeOutput:
@@ -112,7 +118,7 @@ class CropFaces(io.ComfyNode):
             text = "no face: a blank crop, which Paste Faces leaves out"
         host.show_text(cls.hidden.unique_id, text)
         _log.info("Crop Faces: %s in %d image%s", text, len(image), "s" * (len(image) != 1))
-        return io.NodeOutput(host.give(crops), host.give(masks), places, ui={"text": [text]})
+        return io.NodeOutput(host.give(crops), host.give(masks), places, ui=shown(crops).as_dict() | {"text": [text]})
 
 
 class PasteFaces(io.ComfyNode):
@@ -147,6 +153,7 @@ class PasteFaces(io.ComfyNode):
                 ),
             ],
             outputs=[io.Image.Output("image")],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -154,4 +161,4 @@ class PasteFaces(io.ComfyNode):
         pasted = paste_faces(
             _batch(image), _batch(crops), face_crops, mask=mask, feather=feather, progress=host.Progress()
         )
-        return io.NodeOutput(host.give(pasted))
+        return io.NodeOutput(host.give(pasted), ui=shown(pasted))

@@ -8,7 +8,9 @@ node, so that clearing the node cache frees it, as it frees ComfyUI's own models
 from __future__ import annotations
 
 import os
+import uuid
 import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +19,12 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy.model_patcher import ModelPatcher
+from comfy_api.latest import InputImpl, io, ui
+from PIL import Image
 from server import PromptServer
 from torch import Tensor
+
+from .later import Later
 
 if TYPE_CHECKING:
     from faceparse_core.checkpoints import Checkpoint
@@ -34,6 +40,7 @@ _IMAGES_ON_GPU = 64
 _networks: dict[tuple, ModelPatcher] = {}
 _nodes = 0  # Parse Face nodes that ComfyUI keeps
 _same_as: dict[tuple, tuple] = {}
+_with_text: set[str] = set()  # nodes that a line was written on
 
 
 # ---------------------------------------------------------------------------------------------- models
@@ -170,7 +177,8 @@ def parse(
             batch_size=max(1, batch),
             progress=lambda done, _, start=start: tick(start + done, len(images)),
         )
-        _ = part.labels  # rendered where the logits are: a GPU is quicker at it
+        if device.type != "cpu":
+            _ = part.labels  # rendered where the logits are: a GPU is quicker at it
         parts.append(part.to(memory.intermediate_device()))
     return type(parts[0]).joined(parts), parser
 
@@ -193,11 +201,31 @@ class Progress:
 
 
 def give(result: Tensor) -> Tensor:
-    """A mask or an image as ComfyUI wants it: float32, where it keeps what goes from node to node."""
-    return result.to(memory.intermediate_device(), torch.float32)
+    """A mask or an image as ComfyUI wants it: where it keeps what goes from node to node, and as exact as there."""
+    return result.to(memory.intermediate_device(), memory.intermediate_dtype())
 
 
 def show_text(node_id: str | None, text: str) -> None:
-    """Writes a line on a node."""
-    if node_id:
+    """Writes a line on a node; an empty one takes away what was written there before."""
+    if node_id and (text or node_id in _with_text):
         PromptServer.instance.send_progress_text(text, node_id)
+        (_with_text.add if text else _with_text.discard)(node_id)
+
+
+def save_picture(image: Tensor) -> ui.SavedResult:
+    """Writes a picture, uint8 [H, W, 3], among ComfyUI's temporary ones. JPEG, because PNG takes ten times as long."""
+    folder = Path(folder_paths.get_temp_directory())
+    folder.mkdir(parents=True, exist_ok=True)
+    name = f"faceparse_{uuid.uuid4().hex}.jpg"
+    Image.fromarray(image.contiguous().numpy()).save(folder / name, quality=85)
+    return ui.SavedResult(name, "", io.FolderType.temp)
+
+
+def read_video(file: Path) -> Tensor:
+    """All frames of a video, float32 [B, H, W, 3] in 0..1."""
+    return InputImpl.VideoFromFile(str(file)).get_components().images
+
+
+def give_later(shape: tuple[int, ...], make: Callable[[], Tensor]) -> Tensor:
+    """What ``give(make())`` gives, made when a node first looks at it."""
+    return Later.of(shape, memory.intermediate_dtype(), memory.intermediate_device(), lambda: give(make()))

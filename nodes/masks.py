@@ -8,6 +8,7 @@ from faceparse_core.masks import DIRECTIONS, METHODS, OPERATIONS, UNITS, combine
 
 from . import host
 from .parsing import CATEGORY
+from .shown import shown
 
 
 class MaskCombine(io.ComfyNode):
@@ -41,13 +42,15 @@ class MaskCombine(io.ComfyNode):
                 ),
             ],
             outputs=[io.Mask.Output("mask")],
+            has_intermediate_output=True,
         )
 
     @classmethod
     def execute(cls, masks, operation) -> io.NodeOutput:
         # Of the sockets mask0, mask1 … those that are connected, in the order of their numbers.
         names = sorted((name for name, mask in masks.items() if mask is not None), key=lambda name: int(name[4:]))
-        return io.NodeOutput(host.give(combine([masks[name] for name in names], operation)))
+        combined = combine([masks[name] for name in names], operation)
+        return io.NodeOutput(host.give(combined), ui=shown(combined))
 
 
 class MaskFeather(io.ComfyNode):
@@ -124,6 +127,7 @@ class MaskFeather(io.ComfyNode):
                 _pixels("blur", "Blurs all of the mask in the end, by a Gaussian of this standard deviation."),
             ],
             outputs=[io.Mask.Output("mask")],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -145,7 +149,7 @@ class MaskFeather(io.ComfyNode):
             blur_sigma=blur,
             progress=host.Progress(),
         )
-        return io.NodeOutput(host.give(edited))
+        return io.NodeOutput(host.give(edited), ui=shown(edited))
 
 
 class RefineMask(io.ComfyNode):
@@ -202,6 +206,7 @@ class RefineMask(io.ComfyNode):
                 ),
             ],
             outputs=[io.Mask.Output("mask")],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -209,7 +214,7 @@ class RefineMask(io.ComfyNode):
         refined = refine(
             image, mask, radius=radius, unit=unit, strength=strength, hair=hair, method=method, progress=host.Progress()
         )
-        return io.NodeOutput(host.give(refined))
+        return io.NodeOutput(host.give(refined), ui=shown(refined))
 
 
 class CutOut(io.ComfyNode):
@@ -238,12 +243,13 @@ class CutOut(io.ComfyNode):
                 io.Image.Output("image", tooltip="The colours alone, for Image Composite Masked with the mask."),
                 io.Mask.Output("mask", tooltip="The mask, as it came in."),
             ],
+            has_intermediate_output=True,
         )
 
     @classmethod
     def execute(cls, image, mask, clean_colours) -> io.NodeOutput:
         rgba = cut_out(image, mask, clean_colours=clean_colours, progress=host.Progress())
-        return io.NodeOutput(host.give(rgba), host.give(rgba[..., :3]), host.give(rgba[..., 3]))
+        return io.NodeOutput(host.give(rgba), host.give(rgba[..., :3]), host.give(rgba[..., 3]), ui=shown(rgba))
 
 
 def _pixels(name: str, tooltip: str) -> io.Float.Input:

@@ -11,19 +11,17 @@ import torch
 from comfy_api.latest import io, ui
 
 from faceparse_core import images as pictures
-from faceparse_core.labels import DRAWN, DRAWN_GROUPS, GROUPS, LABELS
+from faceparse_core.labels import resolve
 from faceparse_core.parsing import NO_FACE, Parsing
 
 from . import host
+from .shown import shown_parsing
 
-CATEGORY = "mask/face parsing"
+CATEGORY = "image/mask/face parsing"
 FaceParsing = io.Custom("FACE_PARSING")
 """A ``faceparse_core.Parsing``."""
 
-_CHOICES = list(dict.fromkeys([*GROUPS, *DRAWN_GROUPS, *DRAWN, *(label.title for label in LABELS)]))
 _FACES = {"auto": "auto", "whole image": "image"}
-# Whose parts are selected: as it is shown, and as the engine calls it.
-_WHOSE = {"all": "all", "largest": "largest", **{str(index): index for index in range(16)}}
 _log = logging.getLogger("faceparse")
 
 
@@ -130,6 +128,7 @@ class ParseFace(io.ComfyNode):
                 io.Image.Output("overlay", tooltip="The image with the parts in their colours."),
             ],
             hidden=[io.Hidden.unique_id],
+            has_intermediate_output=True,
         )
 
     @classmethod
@@ -153,21 +152,20 @@ class ParseFace(io.ComfyNode):
             track=track,
         )
         parsing = found.where_no_face(on_no_face)
+        picture = shown_parsing(parsing, image).as_dict()
         ran = f"{parser.checkpoint.name} · {parser.precision} on {parser.device}"
         if model == "auto" and parser.checkpoint.name == "lite":
-            ran += "\nsegformer-b5 is more exact but not here: see the log"
+            ran += "\nsegformer-b5 not found: see log"
         host.show_text(cls.hidden.unique_id, ran)
         _log.info(
             "Parse Face: %d image%s with %s, %s on %s, in %.2f s",
             len(parsing), "s" * (len(parsing) != 1), parser.checkpoint.name, parser.precision, parser.device,
             time.perf_counter() - start,
         )  # fmt: skip
-        return io.NodeOutput(
-            parsing,
-            host.give(parsing.mask("face")),
-            host.give(parsing.overlay(image)),
-            ui={"text": [ran]},
-        )
+        height, width = image.shape[1:3]
+        face = host.give_later((len(parsing), height, width), lambda: parsing.mask("face"))
+        overlay = host.give_later((len(parsing), height, width, 3), lambda: parsing.overlay(image))
+        return io.NodeOutput(parsing, face, overlay, ui=picture | {"text": [ran]})
 
 
 def _boxes_of_each(bboxes, count: int) -> list[list]:
@@ -178,96 +176,16 @@ def _boxes_of_each(bboxes, count: int) -> list[list]:
     return bboxes * count if len(bboxes) == 1 else bboxes
 
 
-class SelectLabels(io.ComfyNode):
-    """Parsing -> mask."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="FaceParseSelectLabels",
-            display_name="Select Labels",
-            category=CATEGORY,
-            description="The mask of parts of the face: chosen from the lists, or written as an expression such as "
-            "face - eyes - lips. Left and right are the person's own.",
-            search_aliases=[
-                "face mask",
-                "hair mask",
-                "eyes mask",
-                "lips mask",
-                "skin mask",
-                "mouth",
-                "eyebrows",
-                "glasses",
-                "background mask",
-                "face parts",
-                "forehead mask",
-                "cheeks",
-                "under eye",
-                "t-zone",
-                "labels to mask",
-                "parsing to mask",
-            ],
-            inputs=[
-                FaceParsing.Input("parsing", tooltip="From Parse Face."),
-                io.MultiCombo.Input(
-                    "include",
-                    options=_CHOICES,
-                    default=["face"],
-                    placeholder="include …",
-                    chip=True,
-                    tooltip="What the mask shows: groups such as face, hair or person, regions such as forehead or "
-                    "cheeks, and single parts.",
-                ),
-                io.MultiCombo.Input(
-                    "exclude",
-                    options=_CHOICES,
-                    default=[],
-                    placeholder="exclude …",
-                    chip=True,
-                    optional=True,
-                    tooltip="What is taken out again: for skin alone, include face and exclude eyes, brows, lips.",
-                ),
-                io.Boolean.Input(
-                    "soft",
-                    default=False,
-                    optional=True,
-                    tooltip="On for soft edges that follow fine hair, as for compositing; off for a mask of 0 and 1.",
-                ),
-                io.String.Input(
-                    "expression",
-                    default="",
-                    placeholder="face - eyes - lips",
-                    optional=True,
-                    advanced=True,
-                    tooltip="Names joined by + and -, worked out from left to right. Where something stands here it "
-                    "decides, and the lists above are ignored.",
-                ),
-                io.Combo.Input(
-                    "face",
-                    options=list(_WHOSE),
-                    default="all",
-                    optional=True,
-                    tooltip="Whose parts, where there are several faces: the largest has number 0. Parsing Info lists "
-                    "them.",
-                ),
-            ],
-            outputs=[io.Mask.Output("mask")],
-        )
-
-    @classmethod
-    def execute(cls, parsing, include, exclude=(), soft=False, expression="", face="all") -> io.NodeOutput:
-        mask = parsing.mask(_region(include, exclude, expression), soft=soft, face=_WHOSE[face])
-        return io.NodeOutput(host.give(mask))
-
-
-def _region(include, exclude, expression: str) -> str:
-    """The chosen labels as an expression; a single name counts as a list of one."""
-    if expression.strip():
-        return expression
-    include, exclude = ([chosen] if isinstance(chosen, str) else list(chosen or ()) for chosen in (include, exclude))
-    if not include:
-        raise ValueError("nothing is chosen: choose at least one label under 'include', or write an 'expression'")
-    return " - ".join([" + ".join(include), *exclude])
+def wrong_region(expression: object) -> str:
+    """What is wrong with a region expression, with the nearest right names; nothing, too, where it comes over a link
+    and is not known before the run."""
+    if expression is None:
+        return ""
+    try:
+        resolve(expression)
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 class PreviewParsing(io.ComfyNode):
@@ -370,6 +288,10 @@ class ParsingInfo(io.ComfyNode):
                 io.Int.Output("face_count", tooltip="Faces in all images together."),
             ],
         )
+
+    @classmethod
+    def validate_inputs(cls, region=None) -> bool | str:
+        return wrong_region(region) or True
 
     @classmethod
     def execute(cls, parsing, region) -> io.NodeOutput:

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from faceparse_core.faces.face import Face
-from faceparse_core.faces.finding import Finder, decoded, tilt
+from faceparse_core.faces.finder import Finder, decoded, tilt
 from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
 from faceparse_core.training.scenes import targets_of
 

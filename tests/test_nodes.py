@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import gc
 import importlib.util
 import json
@@ -13,13 +14,16 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from faceparse_core import checkpoints, devices
+from faceparse_core import checkpoints, devices, rendering
 from faceparse_core import images as pictures
 from faceparse_core import parser as engine
 from faceparse_core.checkpoints import finding, table
+from faceparse_core.labels import _REGION_KEYS as REGION_KEYS
 from faceparse_core.labels import DRAWN, DRAWN_GROUPS, GROUPS, LABELS
 from faceparse_core.parsing import NO_FACE, Parsing
 
@@ -37,6 +41,7 @@ IDS = {
     "FaceParseParsingInfo": "ParsingInfo",
     "FaceParseCropFaces": "CropFaces",
     "FaceParsePasteFaces": "PasteFaces",
+    "FaceParseSamplePortrait": "SamplePortrait",
 }
 
 
@@ -59,7 +64,7 @@ def pack(tmp_path_factory):
     patch.setenv("FACEPARSE_HOME", str(folder / "home"))
     patch.setenv("HF_HOME", str(folder / "hub"))
     patch.setenv("FACEPARSE_OFFLINE", "1")
-    patch.setattr(checkpoints, "_folders", [])
+    patch.setattr(finding, "_folders", [])
 
     import folder_paths
 
@@ -127,14 +132,24 @@ def test_the_pack_has_its_nodes_with_help_and_words_to_find_them(pack):
     web = ROOT / pack.module.WEB_DIRECTORY
     for name, node in pack.nodes.items():
         schema = node.define_schema()
-        assert schema.category == "mask/face parsing" and schema.description and len(schema.search_aliases) >= 4
+        assert schema.category == "image/mask/face parsing" and schema.description and len(schema.search_aliases) >= 4
         assert (web / "docs" / f"{name}.md").read_text().startswith(f"# {schema.display_name}\n")
         for socket in schema.inputs:
             assert socket.tooltip, f"{name}.{socket.id}"
 
 
-def test_comfyui_is_given_no_script_to_run_in_its_editor(pack):
-    assert not list((ROOT / pack.module.WEB_DIRECTORY).rglob("*.js"))
+def test_comfyui_runs_the_scripts_of_the_menu_in_its_editor_and_no_other(pack):
+    web = ROOT / pack.module.WEB_DIRECTORY
+    assert sorted(path.name for path in web.rglob("*.js")) == ["labels.js", "menu.js"]
+    # Nothing comes from another host.
+    assert not [path.name for path in web.rglob("*.js") if "://" in path.read_text(encoding="utf-8")]
+
+
+def test_the_editor_knows_the_labels_of_the_engine(pack):
+    known = json.loads((ROOT / pack.module.WEB_DIRECTORY / "labels.json").read_text(encoding="utf-8"))
+    assert known["labels"] == [{"title": label.title, "colour": list(label.colour)} for label in LABELS]
+    names = {name: [part for part in parts if isinstance(part, int)] for name, parts in REGION_KEYS.items()}
+    assert known["names"] == names
 
 
 def test_help_pages_tell_of_every_input_and_output(pack):
@@ -145,12 +160,23 @@ def test_help_pages_tell_of_every_input_and_output(pack):
             assert f"**{socket.id}**" in page, f"{name}.{socket.id}"
 
 
-def test_labels_are_chosen_from_groups_and_readable_names(pack):
-    include = next(i for i in pack.nodes["FaceParseSelectLabels"].define_schema().inputs if i.id == "include")
-    assert include.options[: len(GROUPS)] == list(GROUPS)
-    assert {*DRAWN, *DRAWN_GROUPS, *(label.title for label in LABELS)} <= set(include.options)
-    assert len(set(include.options)) == len(include.options)
-    assert include.chip and include.placeholder  # without a placeholder the widget shows no name
+def test_what_is_selected_is_one_line_of_text(pack):
+    """As every node of ComfyUI's own has it: what it shows in all of its editors, and what an API graph holds."""
+    inputs = {i.id: i for i in pack.nodes["FaceParseSelectLabels"].define_schema().inputs}
+    assert list(inputs) == ["parsing", "labels", "soft", "face"]
+    assert inputs["labels"].default == "face"
+    for name in (*GROUPS, *DRAWN_GROUPS, *DRAWN):
+        spoken = name.replace("_", " ").removeprefix("left ").removeprefix("right ")
+        assert spoken in inputs["labels"].tooltip, name
+
+
+def test_a_wrong_name_is_refused_when_the_graph_is_queued(pack):
+    for name, given in (("SelectLabels", "labels"), ("CropFaces", "region"), ("ParsingInfo", "region")):
+        valid = pack.nodes["FaceParse" + name].validate_inputs
+        assert valid(**{given: "face - eyes"}) is True
+        assert valid(**{given: None}) is True, "it comes over a link, and is known only in the run"
+        assert "did you mean 'hair'" in valid(**{given: "hiar"})
+        assert "is empty" in valid(**{given: " "})
 
 
 def test_choices_are_those_of_the_engine(pack):
@@ -228,8 +254,34 @@ def test_parse_face_gives_parsing_mask_and_overlay_and_tells_the_model(run, imag
     assert mask.shape == (1, 224, 224) and mask.dtype == torch.float32 and torch.equal(mask, parsing.mask("face"))
     assert overlay.shape == image.shape and overlay.dtype == torch.float32
     assert torch.equal(overlay, parsing.overlay(image))
+    assert [shown["type"] for shown in output.ui["images"]] == ["temp"]
     assert output.ui["text"][0].startswith("lite · ") and run.texts == [("7", output.ui["text"][0])]
     assert "1 image with lite" in caplog.text
+
+
+def test_a_big_picture_is_not_rendered_as_long_as_nobody_asks(run, image, monkeypatch):
+    from faceparse_core import rendering
+
+    sizes = []
+    labels = rendering.labels
+    monkeypatch.setattr(rendering, "labels", lambda *rest: sizes.append(max(rest[2])) or labels(*rest))
+    run("ParseFace", image=image.repeat_interleave(10, 1).repeat_interleave(10, 2))
+    assert max(sizes) <= 1024
+
+
+def test_outputs_that_nobody_looks_at_are_not_made(run, image, parsing, monkeypatch):
+    _, mask, overlay = run("ParseFace", image=image).args
+    made = []
+    monkeypatch.setattr(Parsing, "overlay", lambda self, images: made.append("overlay") or torch.ones(1, 224, 224, 3))
+    assert overlay.shape == (1, 224, 224, 3) and overlay.dtype == torch.float32 and overlay.device.type == "cpu"
+    assert len(overlay) == 1 and overlay.numel() == 3 * 224 * 224 and isinstance(overlay, torch.Tensor) and not made
+    # Whatever is done with it, it is done with the real one, which is made once.
+    assert overlay[0, :2].sum() == 2 * 224 * 3 and made == ["overlay"]
+    assert (255.0 * overlay.cpu().numpy()).min() == 255 and type(overlay.movedim(-1, 1)) is torch.Tensor
+    assert torch.cat([overlay, overlay]).shape[0] == 2 and made == ["overlay"]
+    overlay[0, 0, 0] = 0.5
+    assert overlay[0, 0, 0, 0] == 0.5 and overlay[0, 0, 1, 0] == 1
+    assert torch.equal(copy.deepcopy(mask), parsing.mask("face"))
 
 
 def test_auto_says_on_the_node_that_it_fell_back(run, image):
@@ -275,7 +327,7 @@ def test_a_long_batch_shows_progress_and_stops_at_the_hosts_interrupt(run, pack,
     frames = image.expand(5, -1, -1, -1)
     monkeypatch.setattr(pack.host, "_IMAGES_ON_GPU", 3)
     whole = run("ParseFace", image=frames, batch_size=2, resolution=128).args[0]
-    assert run.progress == [(2, 5), (3, 5), (5, 5)]
+    assert list(dict.fromkeys(run.progress)) == [(0, 5), (2, 5), (3, 5), (5, 5)]
     assert len(whole) == len(whole.labels) == 5 and torch.equal(whole.labels[0], whole.labels[4])
     assert torch.equal(whole.mask("hair", soft=True)[1], whole.mask("hair", soft=True)[3])
 
@@ -296,12 +348,12 @@ def test_frames_without_a_face(run, image, grey):
     frames = torch.cat([grey, image, grey])
     parsed = {rule: run("ParseFace", image=frames, on_no_face=rule, resolution=256).args for rule in NO_FACE[:3]}
     for rule, (parsing, mask, _) in parsed.items():
-        hair = run("SelectLabels", parsing=parsing, include=["hair"], soft=True).args[0]
+        hair = run("SelectLabels", parsing=parsing, labels="hair", soft=True).args[0]
         there = [hair[0].mean().item(), hair[2].mean().item()]
         assert mask[1].any() and 0 < hair[1].mean() < 1
         if rule == "empty mask":
             assert not mask[0].any() and not mask[2].any() and there == [0, 0]
-            assert run("SelectLabels", parsing=parsing, include=["background"]).args[0][0].all()
+            assert run("SelectLabels", parsing=parsing, labels="background").args[0][0].all()
         elif rule == "whole image":
             assert mask[0].all() and mask[2].all() and there == [1, 1]
         else:
@@ -381,24 +433,79 @@ def test_a_download_changes_no_fingerprint_but_new_weights_do(pack, run, image, 
 
 def test_labels_are_selected_without_the_model(run, parsing, monkeypatch):
     monkeypatch.setattr(engine.FaceParser, "parse", None)
-    for inputs, region, soft in (
-        (dict(include=["hair", "hat"]), "hair + hat", False),
-        (dict(include=["face"], exclude=["eyes", "upper lip"]), "face - eyes - upper lip", False),
-        (dict(include=["mouth_area"], soft=True), "mouth_area", True),
-        (dict(include=["hair"], expression="face - lips"), "face - lips", False),
-        (dict(include=[], exclude=[], expression="viewer left eye"), "right eye", False),
-        (dict(include=["cheeks", "nose"], exclude=["t-zone"], soft=True), "cheeks + nose - t-zone", True),
-    ):
-        (mask,) = run("SelectLabels", parsing=parsing, **inputs).args
-        assert mask.dtype == torch.float32 and torch.equal(mask, parsing.mask(region, soft=soft))
-    (mask,) = run("SelectLabels", parsing=parsing, include="hair").args  # as somebody may write it in the API
-    assert torch.equal(mask, parsing.mask("hair"))
-    with pytest.raises(ValueError, match="nothing is chosen"):
-        run("SelectLabels", parsing=parsing, include=[])
+    for region in ("hair + hat", "face - eyes - upper lip", "mouth area", "viewer left eye", "cheeks + nose - t-zone"):
+        for soft in (False, True):
+            (mask,) = run("SelectLabels", parsing=parsing, labels=region, soft=soft).args
+            assert mask.dtype == torch.float32 and torch.equal(mask, parsing.mask(region, soft=soft))
+    (mask,) = run("SelectLabels", parsing=parsing).args
+    assert torch.equal(mask, parsing.mask("face"))
     with pytest.raises(ValueError, match="selects nothing"):
-        run("SelectLabels", parsing=parsing, include=["hair"], exclude=["head"])
+        run("SelectLabels", parsing=parsing, labels="hair - head")
     with pytest.raises(ValueError, match="hair"):
-        run("SelectLabels", parsing=parsing, expression="hiar")
+        run("SelectLabels", parsing=parsing, labels="hiar")
+
+
+def test_the_editor_is_told_what_is_where_in_the_picture(run, image, parsing, pack):
+    parsed = run("ParseFace", image=image).args[0]
+    output = run("SelectLabels", parsing=parsed, labels="hair")
+    (told,) = output.ui["faceparse"]
+    assert (told["width"], told["height"]) == (224, 224)
+    values, lengths = torch.tensor(told["runs"]).view(-1, 2).unbind(1)
+    assert torch.equal(values.repeat_interleave(lengths).view(1, 224, 224), parsing.labels.long())
+    with Image.open(pack.folder / "temp" / told["picture"]["filename"]) as picture:
+        assert picture.size == (224, 224)
+        assert np.abs(np.asarray(picture) / 255 - image[0].numpy()).mean() < 0.02
+    again = run("SelectLabels", parsing=parsed, labels="face").ui["faceparse"][0]
+    assert again["picture"] == told["picture"], "it is written once"
+    # A parsing that did not come from Parse Face has no picture, but the parts are there.
+    assert run("SelectLabels", parsing=parsing).ui["faceparse"][0]["picture"] is None
+    # A big picture is shown reduced.
+    big = parsed.repeated(1)
+    big.sizes, big.windows = [(2000, 3000)], [rendering.Window(0, 0, 3000, 2000)]
+    del big.labels
+    told = run("SelectLabels", parsing=big).ui["faceparse"][0]
+    assert max(told["width"], told["height"]) <= 1024 and sum(told["runs"][1::2]) == told["width"] * told["height"]
+
+
+def test_nodes_show_what_they_made(run, image, parsing, pack):
+    mask = parsing.mask("face")
+    for name, inputs in (
+        ("MaskFeather", dict(mask=mask.expand(9, -1, -1))),
+        ("MaskCombine", dict(masks={"mask0": mask, "mask1": mask})),
+        ("RefineMask", dict(image=image, mask=mask)),
+        ("CutOut", dict(image=image, mask=mask)),
+        ("CropFaces", dict(image=image, parsing=parsing)),
+    ):
+        output = run(name, **inputs)
+        ui = output.ui if isinstance(output.ui, dict) else output.ui.as_dict()
+        assert len(ui["images"]) == min(len(output.args[0]), 4)
+        for shown in ui["images"]:
+            with Image.open(pack.folder / "temp" / shown["filename"]) as picture:
+                assert max(picture.size) <= 512 and picture.mode == "RGB"
+        assert pack.nodes["FaceParse" + name].define_schema().has_intermediate_output
+
+
+def test_pictures_come_with_the_pack(run, pack, monkeypatch):
+    options = pack.nodes["FaceParseSamplePortrait"].define_schema().inputs[0].options
+    read = []
+    monkeypatch.setattr(pack.host, "read_video", lambda file: read.append(file.name) or torch.zeros(24, 8, 8, 3))
+    images = {name: run("SamplePortrait", picture=name).args[0] for name in options}
+    assert {name: len(image) for name, image in images.items()} == dict.fromkeys(options, 1) | {options[-1]: 24}
+    for image in images.values():
+        assert image.dtype == torch.float32 and image.shape[3] == 3 and image.min() >= 0 and image.max() <= 1
+    assert read == ["portrait.mp4"]
+    # Three faces, as promised.
+    assert len(run("ParseFace", image=images["several faces"]).args[0].faces[0]) == 3
+
+
+def test_a_face_that_is_not_there_is_told(run, parsing, caplog):
+    (mask,) = run("SelectLabels", parsing=parsing, face="3").args
+    told = "no face 3: there is 1 face, number 0; the mask is empty"
+    assert not mask.any() and run.texts == [("7", told)] and told in caplog.text
+    run("SelectLabels", parsing=parsing, face="0")
+    assert run.texts[1:] == [("7", "")], "what was told is taken away again"
+    run("SelectLabels", parsing=parsing, face="largest")
+    assert len(run.texts) == 2
 
 
 @pytest.fixture(scope="module")
@@ -414,7 +521,7 @@ def test_faces_of_a_scene_are_found_and_told_apart(run, couple):
     parsing, mask, _ = run("ParseFace", image=couple).args
     assert len(parsing.faces[0]) == 2 and mask[0, :, 400:].any() and mask[0, :, :300].any()
     masks = {
-        face: run("SelectLabels", parsing=parsing, include=["hair"], face=face).args[0]
+        face: run("SelectLabels", parsing=parsing, labels="hair", face=face).args[0]
         for face in ("all", "largest", "0", "1", "2")
     }
     assert torch.equal(masks["largest"], masks["0"]) and torch.equal(masks["0"] + masks["1"], masks["all"])
@@ -422,6 +529,16 @@ def test_faces_of_a_scene_are_found_and_told_apart(run, couple):
     info, boxes, count = run("ParsingInfo", parsing=parsing, region="lips").args
     assert count == 2 and [box["x"] > 400 for box in boxes[0]] == [True, False]
     assert json.loads(info)[0]["faces"][1]["index"] == 1
+
+
+def test_labels_at_a_glance_are_those_of_the_image_made_smaller(run, couple, parsing):
+    found = run("ParseFace", image=couple).args[0]
+    small = found.small_labels(450)
+    assert small.shape == (1, 250, 450) and small.dtype == torch.uint8
+    every_second = found.labels[:, 1::2, 1::2]
+    assert (small == every_second).float().mean() > 0.985 and len(small.unique()) > 10
+    assert torch.equal(parsing.small_labels(224), parsing.labels)
+    assert parsing.small_labels(1).shape == (1, 1, 1)
 
 
 def test_boxes_of_a_detector_take_the_place_of_the_search(run, couple):

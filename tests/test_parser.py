@@ -14,6 +14,7 @@ from PIL import Image
 
 from faceparse_core import FaceParser, images, parser
 from faceparse_core.devices import has_native
+from faceparse_core.faces import Layout
 from faceparse_core.labels import LABELS, NUM_LABELS
 from faceparse_core.models.lite import Lite
 
@@ -104,6 +105,9 @@ def test_sizes_shapes_and_kinds_may_mix(lite, face):
 def test_progress_is_told_and_may_stop_the_work(lite, face):
     told = []
     lite.parse([face] * 5, batch_size=2, progress=lambda done, total: told.append((done, total)))
+    assert told == sorted(told) and list(dict.fromkeys(told)) == [(0, 5), (2, 5), (4, 5), (5, 5)]
+    told.clear()
+    lite.parse([face] * 5, batch_size=2, faces="image", progress=lambda done, total: told.append((done, total)))
     assert told == [(2, 5), (4, 5), (5, 5)]
 
     def stop(done, total):
@@ -138,7 +142,7 @@ def test_preprocessing_equals_the_published(lite, portrait):
 
 @pytest.mark.parametrize("size", [(300, 100), (90, 700), (512, 288), (33, 1000), (1, 1), (3, 5000)])
 def test_a_padded_picture_keeps_its_proportions(size):
-    frame = FaceParser("lite", device="cpu", precision="fp32", fit="pad")._frame(*size)
+    frame = FaceParser("lite", device="cpu", precision="fp32", fit="pad")._layout(*size)
     height, width = frame.inner
     assert frame.size[0] % 32 == frame.size[1] % 32 == 0
     assert 0 <= frame.size[0] - height < 32 and 0 <= frame.size[1] - width < 32
@@ -151,14 +155,14 @@ def test_a_padded_picture_keeps_its_proportions(size):
 
 
 def test_auto_fit_keeps_proportions_where_the_network_takes_any_size(lite):
-    assert lite._frame(300, 310).size == (512, 512)
-    assert lite._frame(300, 400).size[0] < lite._frame(300, 400).size[1]
+    assert lite._layout(300, 310).size == (512, 512)
+    assert lite._layout(300, 400).size[0] < lite._layout(300, 400).size[1]
     other = FaceParser(replace(lite.checkpoint, architecture="transformers"), "cpu", "fp32", network=lite.network)
-    assert other._frame(300, 400).size == (512, 512)
+    assert other._layout(300, 400).size == (512, 512)
 
 
 def test_padding_colours_only_what_the_picture_does_not_cover(face):
-    frame = parser._Frame((64, 96), (50, 80))
+    frame = Layout((64, 96), (50, 80))
     filled = frame.fill(torch.from_numpy(face), (0.5, 0.25, 1.0))
     inside = filled[7:57, 8:88]
     assert torch.equal(inside, images.resize(torch.from_numpy(face), (50, 80)))
@@ -276,14 +280,15 @@ def cramped(lite, monkeypatch):
 
 def test_a_batch_that_does_not_fit_is_halved(cramped, lite, face, caplog):
     tight = cramped(2)
-    expected = lite.parse([face] * 5).labels
-    assert torch.equal(tight.parse([face] * 5, batch_size=5).labels, expected)
+    expected = lite.parse([face] * 5, faces="image").labels
+    assert torch.equal(tight.parse([face] * 5, batch_size=5, faces="image").labels, expected)
     assert tight.network.batches == [5, 3, 2, 1, 2]
     assert [record.levelname for record in caplog.records] == ["WARNING"] * 2 and "no memory" in caplog.text
 
 
 def test_an_image_that_does_not_fit_goes_to_the_cpu(cramped, lite, face, caplog):
-    assert agreement(cramped(0).parse(face, batch_size=1).labels, lite.parse(face).labels) > 0.99
+    labels = cramped(0).parse(face, batch_size=1, faces="image").labels
+    assert agreement(labels, lite.parse(face, faces="image").labels) > 0.99
     assert "going on on the CPU" in caplog.text
 
 
@@ -291,7 +296,7 @@ def test_other_errors_of_a_device_are_raised(cramped, face, monkeypatch):
     tight = cramped(1)
     monkeypatch.setattr(tight.network, "forward", lambda pixels: (_ for _ in ()).throw(RuntimeError("misaligned")))
     with pytest.raises(RuntimeError, match="misaligned"):
-        tight.parse(face, batch_size=1)
+        tight.parse(face, batch_size=1, faces="image")
 
 
 def test_bad_batch_size(lite, face):

@@ -66,6 +66,44 @@ def test_labels_in_any_window_are_those_of_its_bands(seed, x, y, length, patch):
     assert (bands.amax(0) - chosen).max() < 1e-5
 
 
+@settings(max_examples=40, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    x=st.floats(-60, 60),
+    y=st.floats(-60, 60),
+    length=st.tuples(st.floats(5, 700), st.floats(5, 700)),
+    cells=st.tuples(st.integers(1, 20), st.integers(1, 20)),
+    patch=st.sampled_from([1, 4, 7, 20]),
+    steep=st.sampled_from([0.3, 1, 4, 12]),
+    regions=st.lists(st.sets(st.integers(0, _LABELS - 1)), min_size=1, max_size=3),
+)
+def test_soft_masks_are_within_a_512th_of_the_sums_of_all_probabilities(
+    seed, x, y, length, cells, patch, steep, regions
+):
+    logits, window, size = steep * random_logits(seed, cells, patch), Window(x, y, *length), (48, 64)
+    shares = torch.cat([values for _, values in rendering.bands(logits, window, size)], dim=1).double().softmax(0)
+    out = torch.empty(len(regions), *size)
+    rendering.soft_masks(logits, window, regions, out)
+    for mask, region in zip(out, regions, strict=True):
+        assert (mask - shares[sorted(region)].sum(0)).abs().max() <= 1 / 512
+        assert mask.min() >= 0
+        assert mask.max() <= 1
+
+
+def test_soft_masks_are_the_same_by_any_number_of_threads():
+    logits, window, size = 3 * random_logits(5, (16, 20), 4), Window(-9, 4, 210.5, 190.25), (200, 190)
+    masks, before = [], torch.get_num_threads()
+    try:
+        for count in (1, 2, 3):
+            torch.set_num_threads(count)
+            masks.append(torch.empty(1, *size))
+            rendering.soft_masks(logits, window, [[0, 3, 13]], masks[-1])
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(masks[0], masks[1])
+    assert torch.equal(masks[0], masks[2])
+
+
 def test_a_thin_line_between_two_samples_is_not_lost():
     # At no sample is label 2 the greatest, but half-way between two of them it is.
     logits = torch.zeros(_LABELS, 4, 4)

@@ -11,9 +11,11 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the bottom up: each may import what stands before it.
 HOUSE = (
+    "errors",
     "labels",
     "images",
     "devices",
+    "threads",
     "models",
     "rendering",
     "masks",

@@ -6,11 +6,11 @@ A model is asked for by name or by path (``find``: where the search goes is told
 Others use what is named here.
 """
 
-from faceparse_core.checkpoints.downloads import CheckpointError
 from faceparse_core.checkpoints.finding import Row, download, find, known, register_folder
 from faceparse_core.checkpoints.loading import load
 from faceparse_core.checkpoints.saving import preprocessor_config, save
 from faceparse_core.checkpoints.table import Checkpoint
+from faceparse_core.errors import CheckpointError
 
 __all__ = [
     "Checkpoint",

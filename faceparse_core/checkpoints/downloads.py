@@ -23,14 +23,12 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from faceparse_core.errors import CheckpointError
+
 _log = logging.getLogger("faceparse")
 
 Progress = Callable[[int, int], None]
 """Called with the bytes that are here and the bytes in all; whatever it raises stops the download for now."""
-
-
-class CheckpointError(RuntimeError):
-    """Weights that are missing, damaged or of another kind; the message says what, where, and what to do."""
 
 
 class RemoteFile(NamedTuple):

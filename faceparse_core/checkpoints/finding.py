@@ -27,7 +27,6 @@ from typing import NamedTuple
 
 from faceparse_core.checkpoints import table
 from faceparse_core.checkpoints.downloads import (
-    CheckpointError,
     NoNetwork,
     Progress,
     Server,
@@ -40,6 +39,7 @@ from faceparse_core.checkpoints.downloads import (
 )
 from faceparse_core.checkpoints.reading import describe, describe_onnx, onnx_file
 from faceparse_core.checkpoints.table import Checkpoint
+from faceparse_core.errors import CheckpointError, expanded
 
 _log = logging.getLogger("faceparse")
 
@@ -50,7 +50,7 @@ _lite_announced = threading.Lock()  # taken, once and for all, by whoever logs i
 
 def register_folder(path: str | Path) -> None:
     """Adds a model folder to the search, after those registered before. Downloads go into the first writable one."""
-    folder = Path(path).expanduser().absolute()
+    folder = expanded(path).absolute()
     if folder not in _folders:
         _folders.append(folder)
 
@@ -135,8 +135,8 @@ def _unknown_model(model, names):
 
 
 def _at(path: Path) -> Checkpoint:
-    path = path.expanduser()
-    if not path.exists():
+    path = expanded(path)
+    if not os.path.exists(path):  # unlike Path.exists, False for what no file can be called
         raise FileNotFoundError(
             f"there is no file or folder {path}. Models with a name: auto, {table.BUNDLED}, {table.BEST}."
         )
@@ -179,7 +179,8 @@ def _best_or_bundled(progress: bool | Progress) -> Checkpoint:
                 "Parsing with the bundled model %r, which is smaller and less exact than %s: %s. "
                 "To get %s (%.0f MB; %s), run `faceparse download %s`, or put its files into %s",
                 table.BUNDLED, table.BEST, str(error).rstrip("."),
-                table.BEST, published.size / 1e6, published.licence, table.BEST, _roots()[0] / table.BEST,
+                table.BEST, published.size / 1e6, published.licence, table.BEST,
+                next(iter(_roots()), Path("$FACEPARSE_HOME")) / table.BEST,
             )  # fmt: skip
         return bundled
 
@@ -219,8 +220,9 @@ def _local_models() -> dict[str, Path]:
 
 
 def _roots() -> list[Path]:
-    home = os.environ.get("FACEPARSE_HOME") or "~/.cache/faceparse"
-    return [*_folders, Path(home).expanduser().absolute()]
+    """The model folders; without FACEPARSE_HOME and a home directory only those that a host registered."""
+    home = expanded(os.environ.get("FACEPARSE_HOME") or "~/.cache/faceparse")
+    return [*_folders, *([] if home.parts[:1] == ("~",) else [home.absolute()])]
 
 
 def _hub_cache() -> Path:
@@ -228,7 +230,7 @@ def _hub_cache() -> Path:
     get = os.environ.get
     home = get("HF_HOME") or os.path.join(get("XDG_CACHE_HOME") or os.path.join("~", ".cache"), "huggingface")
     cache = get("HF_HUB_CACHE") or get("HUGGINGFACE_HUB_CACHE") or os.path.join(home, "hub")
-    return Path(os.path.expandvars(cache)).expanduser()
+    return expanded(os.path.expandvars(cache))
 
 
 # ---------------------------------------------------------------------------------------------- downloading
@@ -296,4 +298,5 @@ def _writable_folder(name: str) -> Path:
         if refused:
             _log.info("Cannot write %s; downloading into %s", ", ".join(refused), folder)
         return folder
-    raise CheckpointError(f"no model folder can be written: {', '.join(refused)}. Set FACEPARSE_HOME to one that can.")
+    why = f"no model folder can be written: {', '.join(refused)}" if refused else "there is no home directory"
+    raise CheckpointError(f"{why}. Set FACEPARSE_HOME to a folder that can be written.")

@@ -8,7 +8,6 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from faceparse_core.checkpoints.downloads import CheckpointError
 from faceparse_core.checkpoints.reading import (
     COUNTER,
     Contents,
@@ -21,6 +20,7 @@ from faceparse_core.checkpoints.reading import (
     read_tensors,
 )
 from faceparse_core.checkpoints.table import Checkpoint
+from faceparse_core.errors import CheckpointError
 from faceparse_core.labels import NUM_LABELS
 from faceparse_core.models.hub import HubModel
 from faceparse_core.models.lite import Lite, LiteConfig

@@ -16,8 +16,8 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from faceparse_core.checkpoints.downloads import CheckpointError
 from faceparse_core.checkpoints.table import WEIGHTS, Checkpoint
+from faceparse_core.errors import CheckpointError
 from faceparse_core.labels import LABELS, NUM_LABELS, label_order
 
 COUNTER = "num_batches_tracked"

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from faceparse_core.checkpoints.table import WEIGHTS, Checkpoint
+from faceparse_core.errors import expanded
 from faceparse_core.labels import LABELS, NUM_LABELS
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.segformer import SegFormer
@@ -36,7 +37,7 @@ def save(
 
     Raises ValueError for another or a folded network and for weights that ``dtype`` cannot hold.
     """
-    path = Path(folder_or_file).expanduser()
+    path = expanded(folder_or_file)
     if isinstance(network, Lite):
         if not isinstance(network.stem.norm, nn.BatchNorm2d):
             raise ValueError("a folded Lite cannot be saved: load it with trainable=True")

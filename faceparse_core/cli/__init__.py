@@ -1,13 +1,17 @@
 """The command line: ``faceparse portrait.jpg`` and its companions. A file a command; others use ``main`` alone.
 
-Exit code 0: done; 1: something failed; 2: wrong usage; 130: interrupted.
+Exit code 0: done; 1: something failed; 2: wrong usage; 130: interrupted; 143: told to end (SIGTERM).
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 
 from faceparse_core.cli.data import data
 from faceparse_core.cli.evaluate import evaluate
@@ -15,8 +19,13 @@ from faceparse_core.cli.export import export
 from faceparse_core.cli.models import download, models
 from faceparse_core.cli.parse import parse
 from faceparse_core.cli.train import train
+from faceparse_core.errors import CheckpointError
 
 __all__ = ["main"]
+
+
+class _Terminated(BaseException):
+    """Somebody sent SIGTERM."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,27 +40,61 @@ def main(argv: Sequence[str] | None = None) -> int:
         "export": export,
     }
     logger = logging.getLogger("faceparse")
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("faceparse: %(message)s"))
-    logger.addHandler(handler)
+    with _streams(), _ending_cleanly():
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("faceparse: %(message)s"))
+        logger.addHandler(handler)
+        try:
+            code = commands[argv[0]](argv[1:]) if argv and argv[0] in commands else parse(argv)
+            sys.stdout.flush()  # what cannot be written is to be noticed here
+            return code
+        except KeyboardInterrupt:
+            print("faceparse: interrupted", file=sys.stderr)
+            return 130
+        except _Terminated:
+            print("faceparse: terminated", file=sys.stderr)
+            return 143
+        except BrokenPipeError:  # the reader of our output has gone
+            return 1
+        except (ValueError, OSError, MemoryError, ImportError, CheckpointError) as error:
+            print(f"faceparse: {str(error) or type(error).__name__}", file=sys.stderr)
+            return 1
+        finally:
+            logger.removeHandler(handler)
+
+
+@contextlib.contextmanager
+def _streams() -> Iterator[None]:
+    """Output that takes every name: what a terminal cannot show is written as \\u…, and where there is no output
+    nothing is. What is left over when there is no way to write it is thrown away, or Python would tell of it again."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by whoever started us
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115 (open as long as the process)
+        elif hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     try:
-        if argv and argv[0] in commands:
-            return commands[argv[0]](argv[1:])
-        return parse(argv)
-    except KeyboardInterrupt:
-        print("faceparse: interrupted", file=sys.stderr)
-        return 130
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stderr.close()
-        return 1
-    except _expected_errors() as error:
-        print(f"faceparse: {error}", file=sys.stderr)
-        return 1
+        yield
     finally:
-        logger.removeHandler(handler)
+        for stream in (sys.stdout, sys.stderr):
+            try:
+                stream.flush()
+            except OSError:
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def _expected_errors() -> tuple[type[Exception], ...]:
-    """Errors whose message is for the user. CheckpointError is only there once its module is loaded."""
-    checkpoints = sys.modules.get("faceparse_core.checkpoints")
-    return (ValueError, OSError, ImportError, *((checkpoints.CheckpointError,) if checkpoints else ()))
+@contextlib.contextmanager
+def _ending_cleanly() -> Iterator[None]:
+    """SIGTERM ends a run like Ctrl+C: what was begun is taken away."""
+
+    def end(number, frame):
+        raise _Terminated
+
+    if threading.current_thread() is not threading.main_thread():  # others cannot ask for signals
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

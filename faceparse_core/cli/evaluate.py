@@ -7,6 +7,7 @@ import json
 import sys
 from pathlib import Path
 
+from faceparse_core.cli.files import Outputs
 from faceparse_core.cli.options import add_model_options, face_parser
 
 
@@ -19,10 +20,13 @@ def evaluate(argv: list[str]) -> int:
     parser.add_argument("--split", default="val", help="which list of names: val (default), train …")
     parser.add_argument("--confusion", type=Path, metavar="FILE.png", help="draw which labels are taken for which")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--force", action="store_true", help="overwrite FILE.png if it is not from faceparse, too")
     add_model_options(parser)
     args = parser.parse_args(argv)
     from faceparse_core.training import evaluate as measuring
 
+    if args.confusion:
+        Outputs(force=args.force).require(args.confusion)  # before the work is done
     parser = face_parser(args)
     confusion = measuring.evaluate(parser, args.data, args.split)
     if args.json:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
 from faceparse_core import __version__
+from faceparse_core.cli.files import Outputs
 from faceparse_core.cli.options import add_model_options, face_parser
 from faceparse_core.labels import LABELS, resolve
 
@@ -24,6 +26,10 @@ examples:
   faceparse portrait.jpg --region "face - eyes" --grow 4 --feather 12     a mask for painting over
   faceparse group.jpg --region hair --face each       group.mask.0.png …: a mask for each face, the largest first
   faceparse photos/ --out parsed/                     every picture of a folder
+  faceparse photos/ --out parsed/ --skip-existing     … those that an interrupted run did not come to
+
+files:
+  pictures, and files that are not from faceparse, are never overwritten without --force
 
 regions:
   names of labels and groups joined by + and -, such as "face - eyes - lips"; left and right are the subject's;
@@ -47,7 +53,7 @@ def parse(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, and folders of pictures")
-    parser.add_argument("-o", "--out", type=Path, help="file to write with --region and one picture; else a folder")
+    parser.add_argument("-o", "--out", type=_path, help="file to write with --region and one picture; else a folder")
     parser.add_argument("--region", help='write the mask of a region, such as "hair" or "face - eyes - lips"')
     parser.add_argument("--soft", action="store_true", help="soft edges from the class probabilities (with --region)")
     parser.add_argument(
@@ -76,6 +82,12 @@ def parse(argv: list[str]) -> int:
         help="with --region, whose: all (default), largest, a number from 0 (the largest), or each: one file a face",
     )
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
+    parser.add_argument("--force", action="store_true", help="overwrite files that are not from faceparse, too")
+    parser.add_argument(
+        "--skip-existing",
+        action="store_true",
+        help="leave out pictures whose files are there already: goes on where an earlier run ended",
+    )
     add_model_options(parser)
     parser.add_argument("--version", action="version", version=f"faceparse {__version__}")
     if not argv:
@@ -93,11 +105,11 @@ def parse(argv: list[str]) -> int:
         except ValueError as error:
             parser.error(str(error))
     inputs = _inputs(args.images)
-    one_file = args.out is not None and args.region and args.out.suffix and not args.out.is_dir()
-    if one_file and (len(inputs) > 1 or Path(args.images[0]).is_dir()):
+    one_file = args.out is not None and args.region and args.out.suffix and not os.path.isdir(args.out)
+    if one_file and (len(inputs) > 1 or os.path.isdir(args.images[0])):
         parser.error(f"--out {args.out} is one file, but there are {len(inputs)} pictures: give a folder")
     if not one_file and args.out is not None:
-        if args.out.is_file():
+        if os.path.isfile(args.out):
             parser.error(f"--out {args.out} is a file; without --region a folder is written to")
         args.out.mkdir(parents=True, exist_ok=True)
     return _parse_files(args, inputs, args.out if one_file else None)
@@ -110,19 +122,26 @@ def _parse_files(args: argparse.Namespace, inputs: list[Path], file: Path | None
     if not args.json:
         print(f"{parser.checkpoint.name} on {parser.device}, {parser.precision}, {parser.resolution} pixels")
     many = len(inputs) > 1
-    results, failed, written = [], [], {}
+    outputs = Outputs(inputs, force=args.force)
+    results, failed, skipped = [], [], []
     for path in tqdm(inputs, unit="image", disable=None if many else True):
         try:
-            result = _parse_one(args, parser, path, file, written)
-        except (ValueError, OSError, MemoryError) as error:
+            if args.skip_existing and _is_done(args, path, file, outputs):
+                skipped.append(str(path))
+                continue
+            result = _parse_one(args, parser, path, file, outputs)
+        except (ValueError, OSError, MemoryError) as error:  # of this picture: the rest goes on
             failed.append({"image": str(path), "error": str(error) or type(error).__name__})
             continue
-        results.append(result)
-        if not args.json:
+        if args.json:
+            results.append(result)
+        else:
             tqdm.write(_summary(result) if many else _table(result))
     if args.json:
         run = {"model": parser.checkpoint.name, "device": str(parser.device), "precision": parser.precision}
-        print(json.dumps({**run, "images": results, "failed": failed}, indent=2))
+        print(json.dumps({**run, "images": results, "skipped": skipped, "failed": failed}, indent=2))
+    elif skipped:
+        print(f"{len(skipped)} of {len(inputs)} pictures were done already")
     for failure in failed:
         print(f"faceparse: {failure['image']}: {failure['error']}", file=sys.stderr)
     if failed and many:
@@ -130,33 +149,50 @@ def _parse_files(args: argparse.Namespace, inputs: list[Path], file: Path | None
     return 1 if failed else 0
 
 
-def _parse_one(args, parser, path: Path, file: Path | None, written: dict[Path, Path]) -> dict:
+def _targets(args, path: Path, file: Path | None) -> dict[str, Path]:
+    """The files of a picture, by kind; with ``--face each`` those from which theirs get their names."""
+    folder = args.out if args.out is not None and file is None else path.parent
+    kinds = (("cutout" if args.cutout else "mask"),) if args.region else ("labels", "overlay")
+    return {kind: file or folder / f"{path.stem}.{kind}.png" for kind in kinds}
+
+
+def _of_face(target: Path, index: int) -> Path:
+    return target.with_suffix(f".{index}{target.suffix}")
+
+
+def _is_done(args, path: Path, file: Path | None, outputs: Outputs) -> bool:
+    """Whether all files of a picture are there. Of several faces that of the first is written last."""
+    targets = _targets(args, path, file).values()
+    targets = [_of_face(target, 0) if args.face == "each" else target for target in targets]
+    if not all(map(outputs.is_done, targets)):
+        return False
+    for target in targets:
+        outputs.note(target, path)
+    return True
+
+
+def _parse_one(args, parser, path: Path, file: Path | None, outputs: Outputs) -> dict:
     """Parse one picture, write its files and return its figures."""
     from faceparse_core import images as pictures
 
-    folder = args.out if args.out is not None and file is None else path.parent
-    kinds = (("cutout" if args.cutout else "mask"),) if args.region else ("labels", "overlay")
+    files = _targets(args, path, file)
+    if args.face != "each":
+        for target in files.values():  # before any work is done
+            outputs.require(target)
     start = time.perf_counter()
     image = pictures.load(path)[0]
     parsing = parser.parse(image, faces=args.faces)
     areas = parsing.areas[0].tolist()
     seconds = time.perf_counter() - start
     faces = parsing.faces[0]
-    files = {kind: file or folder / f"{path.stem}.{kind}.png" for kind in kinds}
     if args.face == "each":
         ((kind, target),) = files.items()
-        files = {f"{kind} {face.index}": target.with_suffix(f".{face.index}{target.suffix}") for face in faces}
-    for target in files.values():
-        if target.resolve() == path.resolve():
-            raise ValueError(f"{target} would overwrite the picture itself: give another --out")
-        if target in written:
-            raise ValueError(
-                f"{target} was already written for {written[target]}: rename one, or parse it into another --out"
-            )
-
-    for kind, target in files.items():
+        files = {f"{kind} {face.index}": _of_face(target, face.index) for face in faces}
+        for target in files.values():
+            outputs.require(target)
+    for kind, target in reversed(files.items()):
         pictures.save(_picture(kind, args, parsing, image), target)
-        written[target] = path
+        outputs.note(target, path)
     height, width = parsing.sizes[0]
     return {
         "image": str(path),
@@ -195,6 +231,13 @@ def _picture(kind: str, args, parsing, image):
     return (masks.cut_out(image, mask) if kind == "cutout" else mask)[0]
 
 
+def _path(text: str) -> Path:
+    """``--out``: anything but nothing, which Path takes for the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: give a file or a folder ('.' for the current one)")
+    return Path(text)
+
+
 def _face(text: str) -> str | int:
     """``--face``: all, each, largest or the number of a face."""
     if text in ("all", "each", "largest"):
@@ -207,8 +250,11 @@ def _face(text: str) -> str | int:
 def _inputs(names: Sequence[str]) -> list[Path]:
     """The pictures that are meant: files as they are given, and what lies in folders, our own outputs left out."""
     inputs: list[Path] = []
-    for path in map(Path, names):
-        if not path.is_dir():
+    for name in names:
+        if not name:
+            raise ValueError("an empty name is no picture: give a file or a folder ('.' for the current one)")
+        path = Path(name)
+        if not os.path.isdir(path):  # unlike Path.is_dir, False for what no file can be called
             inputs.append(path)
             continue
         found = sorted(p for p in path.iterdir() if p.suffix.lower() in _PICTURES and not _is_output(p))

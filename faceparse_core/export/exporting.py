@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core.checkpoints import Checkpoint
+from faceparse_core.errors import expanded
 from faceparse_core.export.cards import OURS, PRECISIONS, Exported, card, config_of
 from faceparse_core.labels import NUM_LABELS
 from faceparse_core.models.onnx import OnnxModel
@@ -74,7 +75,7 @@ def export(
         raise ValueError(f"unknown precision {unknown or precisions}: choose from {', '.join(PRECISIONS)}")
     if resolution is not None and (resolution < 32 or resolution % 32):
         raise ValueError(f"the resolution must be a multiple of 32, such as 512, not {resolution}")
-    out = Path(out).expanduser().absolute()
+    out = expanded(out).absolute()
     _require_ours(out)
     checkpoint = checkpoints.find(model)
     if checkpoint.architecture not in ("lite", "segformer"):
@@ -216,7 +217,7 @@ def _check_pictures(check: str | Path | None) -> list[Tensor | Path]:
     sources: list[Tensor | Path] = [portrait, portrait[_HEAD]]
     if check is None:
         return sources
-    path = Path(check).expanduser()
+    path = expanded(check)
     if not path.is_dir():
         return [*sources, path]
     found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)

@@ -8,13 +8,13 @@ Others use what is named here.
 from faceparse_core.faces.between import face_between, look_between
 from faceparse_core.faces.crops import FaceCrops, Place, crop_faces, paste_faces
 from faceparse_core.faces.face import ORDERS, Face, arranged, bounding_box, fills, framing, from_boxes
-from faceparse_core.faces.finder import Found, look_again, search, settle
-from faceparse_core.faces.finding import WEIGHTS, Finder
+from faceparse_core.faces.finder import WEIGHTS, Finder
+from faceparse_core.faces.frames import Found, Framed, Layout, framed, layout
 from faceparse_core.faces.labelled import find_faces, has_face
 from faceparse_core.faces.landmarks import Axes, face_axes
 from faceparse_core.faces.regions import Drawing, draw, extras
 from faceparse_core.faces.tracking import Tracker
-from faceparse_core.faces.windows import Look, Scene, background, compose, cut, nearest, padded, resampled
+from faceparse_core.faces.windows import Look, Scene, Seen, background, compose, cut, nearest, resampled
 
 __all__ = [
     "ORDERS",
@@ -25,9 +25,12 @@ __all__ = [
     "FaceCrops",
     "Finder",
     "Found",
+    "Framed",
+    "Layout",
     "Look",
     "Place",
     "Scene",
+    "Seen",
     "Tracker",
     "arranged",
     "background",
@@ -41,15 +44,13 @@ __all__ = [
     "face_between",
     "fills",
     "find_faces",
+    "framed",
     "framing",
     "from_boxes",
     "has_face",
-    "look_again",
+    "layout",
     "look_between",
     "nearest",
-    "padded",
     "paste_faces",
     "resampled",
-    "search",
-    "settle",
 ]

@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core import images as pictures
-from faceparse_core.faces.face import Face
+from faceparse_core.errors import LARGEST, number, said
+from faceparse_core.faces.face import Face, clipped
 from faceparse_core.faces.landmarks import face_axes
 from faceparse_core.labels import resolve
 from faceparse_core.masks import as_mask, feathered
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 _STEP = 8
 # Between two faces the blend goes from one crop to the other over this share of a crop's side.
 _BORDER = 0.25
+# A crop has so many pixels a side at most.
+_LARGEST = 8192
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,15 @@ def crop_faces(
     from it stops the work.
     """
     images = pictures.load(images)
-    if size < 0 or 0 < size < _STEP or size != int(size):
+    size = number("size", size, 0, _LARGEST, whole=True)
+    if 0 < size < _STEP:
         raise ValueError(f"size must be at least {_STEP}, or 0 for the size the faces have in the images, not {size}")
-    if not 0 <= padding <= 10:
-        raise ValueError(f"padding must be between 0 and 10 times the size of a face, not {padding}")
+    padding = number("padding", padding, 0, 10)
+    if not hasattr(faces, "faces"):
+        _check_faces(faces)
     if len(faces) != len(images):
         raise ValueError(f"there are {len(images)} images, but the faces are those of {len(faces)}: give as many")
     resolve(region)
-    size = int(size)
     parsing = faces if not isinstance(faces, (list, tuple)) else None
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
     if parsing and list(sizes) != parsing.sizes:
@@ -133,8 +137,8 @@ def crop_faces(
             mask, masked = parsed[place.image].mask(region)[0, ..., None], place.image
         elif not parsed:
             mask = _box_mask(sizes[place.image], next(f for f in faces[place.image] if f.index == place.face))
-        crop.copy_(_taken(images[place.image], place, size))
-        its_mask.copy_(_taken(mask, place, size)[..., 0])
+        crop.copy_(_taken(images[place.image], place, size)).clamp_(0, 1)
+        its_mask.copy_(_taken(mask, place, size)[..., 0]).clamp_(0, 1)  # averages overshoot by a last bit
         if progress:
             progress(done, len(places))
     return crops, masks, FaceCrops(tuple(places), size, sizes)
@@ -168,8 +172,7 @@ def paste_faces(
             f"the faces were cropped from {_sizes(places.sizes)}, but these are "
             f"{_sizes([(image.shape[0], image.shape[1]) for image in loaded])}: give the images that were cropped"
         )
-    if feather < 0:
-        raise ValueError(f"feather must be 0 or more, not {feather}")
+    feather = number("feather", feather, 0)
     if not places.places:
         return images if whole else loaded
     crops = pictures.load(crops)
@@ -208,6 +211,16 @@ def paste_faces(
 # ---------------------------------------------------------------------------------------------- places
 
 
+def _check_faces(faces: object) -> None:
+    if not isinstance(faces, (list, tuple)) or not all(isinstance(of_image, (list, tuple)) for of_image in faces):
+        raise ValueError(f"faces must be a Parsing or, of each image, a list of faces, not {said(repr(faces))}")
+    for face in (face for of_image in faces for face in of_image):
+        if not all(hasattr(face, name) for name in ("index", "x", "y", "width", "height")):
+            raise ValueError(f"a face has an index, x, y, width and height; {said(repr(face))} has not")
+        for name in ("x", "y", "width", "height", "angle"):
+            number(f"a face's {name}", getattr(face, name, 0.0), 1 if name in ("width", "height") else -LARGEST)
+
+
 def _chosen(faces: Sequence[Face], which: str | int) -> list[Face]:
     if which == "all":
         return list(faces)
@@ -225,10 +238,15 @@ def _angle(face: Face, labels: Tensor | None) -> float:
 
 
 def _place(image: int, face: Face, size: tuple[int, int], padding: float, angle: float) -> Place:
-    longer = max(face.width, face.height)
+    left, top, right, bottom = face.x, face.y, face.x + face.width, face.y + face.height
+    if max(face.width, face.height) > max(size):  # nothing is made that is larger than the image
+        left, top, right, bottom = clipped((left, top, right, bottom), size)
+        if left >= right or top >= bottom:
+            raise ValueError(f"the face {said(repr(face))} lies outside of its image, {size[1]}x{size[0]}")
+    longer = max(right - left, bottom - top)
     # The padding ends where the image does.
     side = max(longer, min(round(longer * (1 + 2 * padding)), *size))
-    return _placed(image, face.index, face.x + face.width / 2, face.y + face.height / 2, side, angle, size)
+    return _placed(image, face.index, (left + right) / 2, (top + bottom) / 2, side, angle, size)
 
 
 def _placed(image: int, face: int, x: float, y: float, side: int, angle: float, size: tuple[int, int]) -> Place:

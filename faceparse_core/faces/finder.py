@@ -1,196 +1,235 @@
-"""Faces in whole pictures, over which a network that knows the labels looks from coarse to fine.
+"""Finding faces: pictures in, faces out. What parses them is not known here.
 
-The network itself is the detector: where it sees eyes, a nose and a mouth within skin, there may be a face. Each such
-place gets a second look, framed by what the first one saw; what still has all its parts, in the right order, is a face.
+One look at the whole picture, small, and where that is not one portrait a second, closer one.
 """
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from torch import Tensor, nn
 
 from faceparse_core import images as pictures
-from faceparse_core.faces.face import Face, arranged, fills
-from faceparse_core.faces.spots import Spot, distinct, is_framed, shared, shares_of, spots_in
-from faceparse_core.faces.windows import Look, cut, padded
-from faceparse_core.rendering import Window
+from faceparse_core.checkpoints import CheckpointError
+from faceparse_core.devices import PRECISIONS
+from faceparse_core.faces.face import Face, arranged, framing
+from faceparse_core.faces.windows import cut
+from faceparse_core.models import MEAN, STD
+from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
 
-# The first look is the whole picture at about this many pixels: it sees faces of 64 pixels and more in it. The second
-# has at most so many, and none more than the picture: down to a quarter of the first look's faces.
-_FIRST_PIXELS, _SECOND_PIXELS = 512 * 512, 2048 * 1536
-_PIXELS_AT_ONCE = 640 * 1024  # what goes through the network at a time
-_WIDEST_TILE, _OVERLAP = 1088, 64  # of the second look
+WEIGHTS = Path(__file__).parents[1] / "weights" / "finder.safetensors"
 
-# The size of the window of a second look.
-_GLANCE = 256
-_MOST_PLACES = 48
-# The least probability of a person's parts that is a trace of one.
-_TRACE = 0.06
-
-See = Callable[[Tensor], Tensor]
-"""The network: pixels, uint8 (0..255) or float (0..1) [B, H, W, 3] of sides that are multiples of 32, to logits,
-float32 [B, 19, H/4, W/4]."""
+# The longer side of the first look at a picture, and the pixels that the second has at most. Where a picture is much
+# smaller than that, it is enlarged a little.
+_GLANCE, _SECOND_PIXELS, _ENLARGED = 288, 1024 * 768, 1.5
+_MULTIPLE = 32
+# From this score on something is a face; what is less may be one, and asks for a closer look.
+_FACE, _HINT = 0.5, 0.15
+_LARGE = 110  # of a face in the second look, in pixels: from here on it is seen better in the first
+_MOST = 400  # faces of one look
+# Where a face is known to be, the window around it is seen so large, and so little is enough.
+_NEAR, _FACE_NEAR = 192, 0.3
+# Two boxes show the same face if they share so much of both, or the smaller lies in the larger by so much.
+_SAME, _WITHIN = 0.4, 0.75
+_PIXELS_AT_ONCE = 1024 * 1024
 
 
 @dataclass(frozen=True)
 class Found:
-    """The ``faces`` of an image and the ``look`` that shows the whole of it best. ``portrait``: one face fills it, and
-    this look is all that there is to see."""
+    """Faces in an image: boxes, float32 [n, 4] (left, top, right, bottom, perhaps beyond the image), marks [n, 5, 2]
+    and scores [n] in 0..1, the surest first."""
 
-    faces: list[Face]
-    look: Look
-    portrait: bool = False
+    boxes: Tensor
+    marks: Tensor
+    scores: Tensor
+
+    def __getitem__(self, which: Tensor) -> Found:
+        return Found(self.boxes[which], self.marks[which], self.scores[which])
 
 
-def search(images: Sequence[Tensor], see: See, looks: Sequence[Look], colour: Sequence[float]) -> list[Found]:
-    """The faces of pictures, of each from the largest to the smallest.
+class Finder:
+    """Finds the faces of pictures with a ``FinderNetwork`` that is ready on ``device`` in ``dtype``."""
 
-    ``images``: uint8 or float [H, W, 3], as ``images.load`` gives them. ``looks``: of each the first one, at the whole
-    of it. ``colour``: what lies around a picture, three in 0..1.
+    def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32):
+        self.network, self.device, self.dtype = network, device, dtype
 
-    A picture that one face fills costs nothing more. In all others smaller faces are searched, and each place where
-    one may be is looked at once more; these looks of all pictures go through the network together.
-    """
-    found: list[list[Spot]] = []
-    places: list[tuple[int, Spot]] = []
-    finer: list[Look | None] = []
-    portraits: set[int] = set()
-    for number, (image, look) in enumerate(zip(images, looks, strict=True)):
-        spots = spots_in(shares_of(look.logits), look.window)
-        close = [spot for spot in spots if spot.certain]
-        alone = len(close) == 1 and fills(close[0].face(0, image.shape), image.shape, others=len(distinct(spots)) > 1)
-        found.append(close if alone else [])
-        if alone or not _is_sure(look):
-            portraits.add(number)
-            finer.append(None)
-            continue
-        finer.append(_finer_look(image, see, colour) if _hints(look, image.shape) else None)
-        if finer[-1]:
-            spots += spots_in(shares_of(finer[-1].logits), finer[-1].window)
-        places += [(number, spot) for spot in distinct(spots)[:_MOST_PLACES]]
+    @staticmethod
+    @functools.lru_cache(maxsize=4)
+    def bundled(device: torch.device, precision: str) -> Finder:
+        """The one that comes with the package; loaded once. Raises ``CheckpointError`` if its weights are missing."""
+        if not WEIGHTS.is_file():
+            raise CheckpointError(f"the bundled weights {WEIGHTS} are missing: install faceparse again")
+        return Finder.of(WEIGHTS, device, precision)
 
-    for last in (False, True):
-        again = []
-        for number, window, spots in _glances(images, places, see, colour):
-            for spot in spots:
-                # A face that the window does not frame well is judged in one that does.
-                if spot.certain and (last or is_framed(spot, window)):
-                    found[number].append(spot)
-                elif spot.likely and not last:
-                    again.append((number, spot))
-        places = [
-            (number, spot)
-            for number, others in enumerate(found)
-            for spot in distinct([spot for where, spot in again if where == number], others)
+    @staticmethod
+    def of(weights: Path, device: torch.device, precision: str) -> Finder:
+        """With weights of one's own training."""
+        network, dtype = FinderNetwork(), PRECISIONS[precision]
+        network.load_state_dict(load_file(weights))
+        network = network.fold().to(device, dtype, memory_format=torch.channels_last)
+        return Finder(network.pack() if device.type == "cpu" else network, device, dtype)
+
+    def find(self, images: Sequence[Tensor]) -> list[list[Face]]:
+        """The faces of images, uint8 or float (0..1) [H, W, 3] each, the largest first; images of one size share
+        batches."""
+        return [
+            arranged(_faces(found, image.shape), "size", 0)
+            for image, found in zip(images, self._found(images), strict=True)
         ]
-    results = []
-    for number, (image, spots, first, second) in enumerate(zip(images, found, looks, finer, strict=True)):
-        faces = arranged([spot.face(0, image.shape) for spot in distinct(spots)], "size", 0)
-        best = second if second and _fits(faces, second) else first
-        results.append(Found(faces, best, number in portraits))
-    return results
+
+    def find_near(self, image: Tensor, faces: Sequence[Face]) -> list[Face | None]:
+        """Each of these faces, whose places are known from elsewhere, as it is seen in an image, uint8 or float [H, W,
+        3], there or nearby, with its index; None for what is not there."""
+        seen: list[Face | None] = []
+        at_once = _PIXELS_AT_ONCE // _NEAR**2
+        for start in range(0, len(faces), at_once):
+            some = faces[start : start + at_once]
+            windows = [replace(framing(face), angle=0.0) for face in some]
+            pixels = torch.stack([self._normalised(cut(image, window, _NEAR, MEAN)) for window in windows])
+            for face, window, output in zip(some, windows, self._seen(pixels), strict=True):
+                found, scale = decoded(output, _FACE_NEAR), window.width / _NEAR
+                corner = torch.tensor([window.x, window.y])
+                found = Found(found.boxes * scale + corner.repeat(2), found.marks * scale + corner, found.scores)
+                near = [one for one in _faces(found, image.shape) if _overlap(one, face) > 0.3]
+                best = max(near, key=lambda one: one.score * _overlap(one, face), default=None)  # noqa: B023
+                seen.append(best and replace(best, index=face.index))
+        return seen
+
+    def _found(self, images: Sequence[Tensor]) -> list[Found]:
+        sizes = [image.shape[:2] for image in images]
+        found = self._looks(images, [_GLANCE / max(size) for size in sizes], _HINT)
+        closer = [n for n, size in enumerate(sizes) if not _is_filled(found[n], size)]
+        scales = [min(_ENLARGED, math.sqrt(_SECOND_PIXELS / (sizes[n][0] * sizes[n][1]))) for n in closer]
+        closer = [(n, scale) for n, scale in zip(closer, scales, strict=True) if scale > 1.25 * _GLANCE / max(sizes[n])]
+        seen = self._looks([images[n] for n, _ in closer], [scale for _, scale in closer], _FACE)
+        for (n, scale), more in zip(closer, seen, strict=True):
+            found[n] = _together(found[n], more, scale)
+        return [one[one.scores >= _FACE] for one in found]
+
+    def _looks(self, images: Sequence[Tensor], scales: Sequence[float], least: float) -> list[Found]:
+        """What is found in images, each brought to a scale."""
+        groups: dict[tuple, list[int]] = {}
+        frames = []
+        for number, (image, scale) in enumerate(zip(images, scales, strict=True)):
+            inner = tuple(max(1, round(side * scale)) for side in image.shape[:2])
+            frame = tuple(_MULTIPLE * math.ceil(side / _MULTIPLE) for side in inner)
+            frames.append((inner, frame))
+            groups.setdefault(frame, []).append(number)
+        found: list[Found | None] = [None] * len(images)
+        for frame, group in groups.items():
+            at_once = max(1, _PIXELS_AT_ONCE // (frame[0] * frame[1]))
+            for start in range(0, len(group), at_once):
+                some = group[start : start + at_once]
+                pixels = torch.stack([self._laid_out(images[n], *frames[n]) for n in some])
+                for n, output in zip(some, self._seen(pixels), strict=True):
+                    one = decoded(output, least)
+                    factor = torch.tensor([images[n].shape[1] / frames[n][0][1], images[n].shape[0] / frames[n][0][0]])
+                    found[n] = Found(one.boxes * factor.repeat(2), one.marks * factor, one.scores)
+        return found
+
+    def _laid_out(self, image: Tensor, inner: tuple[int, int], frame: tuple[int, int]) -> Tensor:
+        """The image in ``frame``, grey beyond it, normalised, float32 [3, H, W]."""
+        small = self._normalised(pictures.resize(image, inner))
+        return F.pad(small, (0, frame[1] - inner[1], 0, frame[0] - inner[0]))
+
+    def _normalised(self, image: Tensor) -> Tensor:
+        """[H, W, 3] as the network takes it, float32 [3, H, W]."""
+        mean, std = (torch.tensor(values, device=self.device) for values in (MEAN, STD))
+        pixels = image.to(self.device).float() / (255 if image.dtype == torch.uint8 else 1)
+        return ((pixels - mean) / std).permute(2, 0, 1)
+
+    @torch.inference_mode()
+    def _seen(self, pixels: Tensor) -> Tensor:
+        return self.network(pixels.to(self.dtype, memory_format=torch.channels_last)).float().cpu()
 
 
-def settle(
-    images: Sequence[Tensor], boxes: Sequence[Sequence[Face]], see: See, looks: Sequence[Look], colour: Sequence[float]
-) -> list[Found]:
-    """As ``search``, of faces whose boxes are known: each is looked at, for its tilt and its exact box. Those that are
-    not recognised stay as they are given."""
-    places = [(number, Spot.of(face)) for number, faces in enumerate(boxes) for face in faces]
-    settled = [list(faces) for faces in boxes]
-    for (number, place), (_, _, spots) in zip(places, _glances(images, places, see, colour), strict=True):
-        seen = _recognised(place, spots, images[number])
-        if seen:
-            settled[number][seen.index] = replace(seen, score=place.score)
-    results = []
-    for image, faces, look in zip(images, settled, looks, strict=True):
-        seen = 4 * look.logits.shape[1] / look.window.height
-        small = bool(faces) and min(face.height for face in faces) * seen < 64
-        finer = _finer_look(image, see, colour) if small else None
-        results.append(Found(faces, finer if finer and _fits(faces, finer) else look))
-    return results
+def decoded(output: Tensor, least: float) -> Found:
+    """The faces in the network's map, float32 [15, h, w], whose score is at least so much; in the map's pixels."""
+    score = output[0].sigmoid()
+    peak = F.max_pool2d(score[None], 3, 1, 1)[0] == score
+    row, column = (peak & (score >= least)).nonzero(as_tuple=True)
+    scores, order = score[row, column].sort(descending=True)
+    order = order[:_MOST]
+    row, column = row[order], column[order]
+    values = output[1:, row, column].T
+    cell = torch.stack([column, row], 1).float().add(0.5).mul(STRIDE)
+    sides = values[:, 2:4].clamp(-4, 8).exp() * STRIDE
+    extent = sides.prod(1, keepdim=True).sqrt()
+    centre = cell + values[:, :2] * extent
+    marks = cell[:, None] + values[:, 4:].view(-1, MARKS, 2) * extent[:, None]
+    return _distinct(Found(torch.cat([centre - sides / 2, centre + sides / 2], 1), marks, scores[:_MOST]))
 
 
-def look_again(image: Tensor, face: Face, see: See, colour: Sequence[float]) -> Face | None:
-    """A face where another image had it, or nearby; None if it is not there."""
-    place = Spot.of(face)
-    ((_, _, spots),) = _glances([image], [(0, place)], see, colour)
-    return _recognised(place, spots, image)
+def _together(coarse: Found, fine: Found, scale: float) -> Found:
+    """What two looks found, the second at this ``scale``: a face that both did as the one that saw it better did."""
+    boxes, marks, scores = (
+        torch.cat([getattr(one, name) for one in (coarse, fine)]) for name in ("boxes", "marks", "scores")
+    )
+    second = torch.arange(len(scores)) >= len(coarse.scores)
+    large = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt() * scale > _LARGE
+    return _distinct(Found(boxes, marks, scores)[(scores - 0.3 * (second == large)).argsort(descending=True)])
 
 
-def _recognised(place: Spot, spots: Sequence[Spot], image: Tensor) -> Face | None:
-    """The face of a place, whose index it keeps, among what was seen there."""
-    near = [spot for spot in spots if spot.certain and shared(spot.box, place.box) > 0.5]
-    if not near:
-        return None
-    best = min(near, key=lambda spot: math.dist(spot.window.centre, place.window.centre))
-    return best.face(place.index, image.shape)
+def _distinct(found: Found) -> Found:
+    """The faces without those that are one that is surer."""
+    boxes = found.boxes
+    corner, end = (
+        torch.maximum(boxes[:, None, :2], boxes[None, :, :2]),
+        torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:]),
+    )
+    both = (end - corner).clamp_min(0).prod(2)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    smaller = torch.minimum(area[:, None], area[None])
+    same = (both > _SAME * (area[:, None] + area[None] - both)) | (both > _WITHIN * smaller)
+    kept: list[int] = []
+    for face in range(len(boxes)):
+        if not same[face, kept].any():
+            kept.append(face)
+    return found[torch.tensor(kept, dtype=torch.long)]
 
 
-def _is_sure(look: Look) -> bool:
-    """Whether the network tells labels apart at all. One that was never trained does not, and finds no faces."""
-    return look.logits.softmax(0).amax(0).mean().item() > 0.5
+def _faces(found: Found, size: Sequence[int]) -> list[Face]:
+    """The faces of an image (height, width); of their boxes what lies in it."""
+    faces = []
+    for box, marks, score in zip(found.boxes.tolist(), found.marks.tolist(), found.scores.tolist(), strict=True):
+        left, top = (max(0, round(v)) for v in box[:2])
+        right, bottom = (min(most, round(v)) for v, most in zip(box[2:], (size[1], size[0]), strict=True))
+        if right <= left or bottom <= top:
+            continue
+        landmarks = tuple((round(x, 1), round(y, 1)) for x, y in marks)
+        faces.append(
+            Face(0, left, top, right - left, bottom - top, round(tilt(landmarks), 1), round(score, 3), landmarks)
+        )
+    return faces
 
 
-def _hints(look: Look, size: Sequence[int]) -> bool:
-    """Whether smaller faces may be in a picture (height, width): where the look is about half as fine as the next one
-    would be, there is a trace of a person in it. In noise or on a plain wall there is none."""
-    scale = 4 * look.logits.shape[1] / look.window.height
-    if 64 * scale < 28 or size[0] * size[1] > _SECOND_PIXELS:
-        return True
-    return look.logits.softmax(0)[0].min().item() < 1 - _TRACE
+def _overlap(a: Face, b: Face) -> float:
+    """Intersection over union of the boxes of two faces."""
+    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
+    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
+    both = max(0, width) * max(0, height)
+    return both / (a.width * a.height + b.width * b.height - both)
 
 
-def _fits(faces: Sequence[Face], look: Look) -> bool:
-    """Whether the largest face, too, is seen well in a finer look."""
-    scale = 4 * look.logits.shape[1] / look.window.height
-    return bool(faces) and max(face.height for face in faces) * scale < 480
+def tilt(landmarks: Sequence[Sequence[float]]) -> float:
+    """The angle of a face in degrees, clockwise, by its five landmarks: from the eyes to the mouth is down, and so is
+    the line of the eyes, turned by a right angle."""
+    (ax, ay), (bx, by), _, (cx, cy), (dx, dy) = landmarks
+    across = (cx + dx - ax - bx) / 2 - (by - ay)
+    down = (cy + dy - ay - by) / 2 + (bx - ax)
+    return math.degrees(math.atan2(-across, down))
 
 
-def _finer_look(image: Tensor, see: See, colour: Sequence[float]) -> Look | None:
-    """The picture at the scale where its smallest faces are seen; None if that is hardly more than the first look."""
-    height, width = image.shape[:2]
-    scale = min(1.0, math.sqrt(_SECOND_PIXELS / (height * width)))
-    if scale < 1.3 * math.sqrt(_FIRST_PIXELS / (height * width)):
-        return None
-    high, wide = max(1, round(height * scale)), max(1, round(width * scale))
-    small = pictures.resize(image, (high, wide))
-    # In tiles that overlap; each begins in the middle of the overlap.
-    across, lefts = _tiles(wide, _WIDEST_TILE)
-    down, tops = _tiles(high, _PIXELS_AT_ONCE // across)
-    logits = None
-    for top in tops:
-        for left in lefts:
-            tile = padded(small[top : top + down, left : left + across], 0, 0, (down, across), colour)
-            seen = see(tile[None])[0]
-            if logits is None:
-                logits = seen.new_empty(len(seen), (tops[-1] + down) // 4, (lefts[-1] + across) // 4)
-            y, x = ((_OVERLAP // 8 if start else 0) for start in (top, left))
-            logits[:, top // 4 + y : (top + down) // 4, left // 4 + x : (left + across) // 4] = seen[:, y:, x:]
-    window = Window(0, 0, (lefts[-1] + across) * width / wide, (tops[-1] + down) * height / high)
-    return Look(logits, window)
-
-
-def _tiles(length: int, most: int) -> tuple[int, list[int]]:
-    """The length of tiles, a multiple of 32, that cover a ``length`` with overlaps, and where they start."""
-    count = max(1, math.ceil((length - _OVERLAP) / (most - _OVERLAP)))
-    each = 32 * math.ceil((length + _OVERLAP * (count - 1)) / count / 32)
-    return each, [number * (each - _OVERLAP) for number in range(count)]
-
-
-def _glances(
-    images: Sequence[Tensor], places: list[tuple[int, Spot]], see: See, colour: Sequence[float]
-) -> Iterator[tuple[int, Window, list[Spot]]]:
-    """Of each place (the image's number, a spot) the window in which it was looked at, and what was there."""
-    at_once = _PIXELS_AT_ONCE // _GLANCE**2
-    for start in range(0, len(places), at_once):
-        batch = [(number, spot.window) for number, spot in places[start : start + at_once]]
-        pieces = [cut(images[number], window, _GLANCE, colour) for number, window in batch]
-        if len({piece.dtype for piece in pieces}) > 1:
-            pieces = [piece / 255 if piece.dtype == torch.uint8 else piece for piece in pieces]
-        for (number, window), logits in zip(batch, see(torch.stack(pieces)), strict=True):
-            yield number, window, spots_in(shares_of(logits), window)
+def _is_filled(found: Found, size: Sequence[int]) -> bool:
+    """Whether one sure face fills an image (height, width), so that nobody else is looked for."""
+    if len(found.scores) != 1 or found.scores[0] < 0.6:
+        return False
+    sides = found.boxes[0, 2:] - found.boxes[0, :2]
+    return sides.prod().sqrt().item() > 0.4 * min(size)

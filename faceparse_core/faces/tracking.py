@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -11,8 +11,9 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.faces.face import Face, framing
-from faceparse_core.faces.finder import Found
-from faceparse_core.faces.windows import Look, resampled
+from faceparse_core.faces.finder import Finder
+from faceparse_core.faces.frames import Found, Framed, framed
+from faceparse_core.faces.windows import Look, Seen, resampled
 from faceparse_core.rendering import Window
 
 # Frames whose thumbnails differ by more than this on average, of 1, belong to different scenes.
@@ -45,67 +46,55 @@ class Tracker:
         self._calm: dict[int, Look] = {}
         self._portrait = True
 
-    def follow(
-        self,
-        images: Sequence[Tensor],
-        found: Sequence[Found],
-        look_again: Callable[[Tensor, Face], Face | None],
-    ) -> tuple[list[Found], list[list[Window]], list[bool]]:
-        """The faces of frames with the index that each has all along, their windows, and which frames begin a scene.
-
-        ``look_again(image, face)``: that face in another frame, or None.
-        """
+    def follow(self, images: Sequence[Tensor], found: Sequence[Found], finder: Finder | None = None) -> list[Found]:
+        """What was found in frames with the index that each face has all along, windows that hold still, and word of
+        which frames begin a scene. ``finder``: looks again for a face that was not found where it was before."""
         cuts = [self._is_cut(image) for image in images]
-        found, windows = self._alike_in_a_scene(found, cuts), []
-        for number, (image, one, cut) in enumerate(zip(images, found, cuts, strict=True)):
+        followed = []
+        alike = self._alike_in_a_scene(images, found, cuts)
+        for image, one, cut, portrait in zip(images, found, cuts, alike, strict=True):
             if cut:
                 self._tracks, self._next = [], 0
-            faces = self._matched(image, one.faces, look_again)
-            windows.append([track.window for track in self._tracks if not track.missed])
-            found[number] = replace(one, faces=faces)
-        return found, windows, cuts
+            faces = self._matched(image, one.faces, finder)
+            windows = [track.window for track in self._tracks if not track.missed]
+            followed.append(Found(faces, windows, portrait, cut))
+        return followed
 
-    def steadied(self, cut: bool, one: Found, details: Sequence[Look]) -> tuple[Look, list[Look]]:
-        """The look at a whole frame, and at its faces, each calmed by those before."""
-        if cut:
+    def steadied(self, frames: Sequence[Framed], seen: Sequence[Seen]) -> list[Seen]:
+        """The looks at frames, as a whole and at their faces, each calmed by those before."""
+        return [self._steadied(frame, looks) for frame, looks in zip(frames, seen, strict=True)]
+
+    def _steadied(self, frame: Framed, seen: Seen) -> Seen:
+        if frame.cut:
             self._whole = None
             self._calm = {}
-        self._whole = _calmed(one.look, self._whole)
+        self._whole = _calmed(seen.whole, self._whole)
         calm = []
-        for face, look in zip(one.faces, details, strict=False):  # a portrait has a face, but no detail
+        for face, look in zip(frame.faces, seen.details, strict=False):  # a portrait has a face, but no detail
             calm.append(_calmed(look, self._calm.get(face.index)))
             self._calm[face.index] = calm[-1]
         here = {track.face.index for track in self._tracks}
         self._calm = {index: look for index, look in self._calm.items() if index in here}
-        return self._whole, calm
-
-    def calmed(self, images: Sequence[Tensor], looks: Sequence[Look]) -> list[Look]:
-        """The looks at frames that are parsed whole."""
-        return [
-            self.steadied(self._is_cut(image), Found([], look, portrait=True), [])[0]
-            for image, look in zip(images, looks, strict=True)
-        ]
+        return Seen(self._whole, calm)
 
     def _is_cut(self, image: Tensor) -> bool:
         thumbnail = pictures.resize(image, (24, 24)).cpu().float() / (255 if image.dtype == torch.uint8 else 1)
         before, self._thumbnail = self._thumbnail, thumbnail
         return before is None or (thumbnail - before).abs().mean().item() > _CUT
 
-    def _alike_in_a_scene(self, found: Sequence[Found], cuts: Sequence[bool]) -> list[Found]:
-        """A scene is parsed as portraits in all its frames or in none: the scale would jump."""
-        found = list(found)
+    def _alike_in_a_scene(self, images: Sequence[Tensor], found: Sequence[Found], cuts: Sequence[bool]) -> list[bool]:
+        """Which frames are parsed as portraits: of a scene all or none, or the scale would jump."""
+        portraits = [framed(one, image.shape).portrait for one, image in zip(found, images, strict=True)]
         start = 0
         for end in range(1, len(found) + 1):
             if end < len(found) and not cuts[end]:
                 continue
-            alike = all(one.portrait for one in found[start:end]) and (cuts[start] or self._portrait)
-            found[start:end] = [replace(one, portrait=alike) for one in found[start:end]]
+            alike = all(portraits[start:end]) and (cuts[start] or self._portrait)
+            portraits[start:end] = [alike] * (end - start)
             self._portrait, start = alike, end
-        return found
+        return portraits
 
-    def _matched(
-        self, image: Tensor, faces: Sequence[Face], look_again: Callable[[Tensor, Face], Face | None]
-    ) -> list[Face]:
+    def _matched(self, image: Tensor, faces: Sequence[Face], finder: Finder | None) -> list[Face]:
         pairs = sorted(
             (distance, number, t)
             for t, track in enumerate(self._tracks)
@@ -118,11 +107,11 @@ class Tracker:
             if t not in seen and number not in taken:
                 seen[t] = faces[number]
                 taken.add(number)
-        for t, track in enumerate(self._tracks):
-            if t not in seen and track.missed < _PATIENCE:
-                again = look_again(image, track.face)
-                if again and all(_apart(again, face) > 0.6 for face in seen.values()):
-                    seen[t] = again
+        lost = [t for t, track in enumerate(self._tracks) if t not in seen and track.missed < _PATIENCE]
+        looked_for = finder.find_near(image, [self._tracks[t].face for t in lost]) if finder and lost else []
+        for t, again in zip(lost, looked_for, strict=False):
+            if again and all(_apart(again, face) > 0.6 for face in seen.values()):
+                seen[t] = again
         for t, track in enumerate(self._tracks):
             track.missed = 0 if t in seen else track.missed + 1
             if t in seen:

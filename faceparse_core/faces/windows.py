@@ -15,6 +15,9 @@ from faceparse_core import images as pictures
 from faceparse_core.labels import NUM_LABELS, region_ids
 from faceparse_core.rendering import Window
 
+# A window whose side is longer than this, and which has more pixels than its image, is cut out of a reduced image.
+_LARGEST_SIDE = 4096
+
 
 def padded(image: Tensor, left: int, top: int, size: tuple[int, int], colour: Sequence[float]) -> Tensor:
     """The image [H, W, 3] with its corner at ``left, top`` (they may be negative) of a field of ``size``, of one
@@ -41,14 +44,19 @@ def cut(image: Tensor, window: Window, size: int, colour: Sequence[float]) -> Te
         abs(math.sin(math.radians(window.angle))) + abs(math.cos(math.radians(window.angle))))  # fmt: skip
     left, top = math.floor(x - reach / 2), math.floor(y - reach / 2)
     side = max(1, round(reach))
+    shrink = max(1, math.ceil(side / max(_LARGEST_SIDE, math.sqrt(image.shape[0] * image.shape[1]))))
+    if shrink > 1:  # nothing of the window's own size is made
+        height, width = (math.ceil(length / shrink) for length in image.shape[:2])
+        image, x, y, reach = pictures.resize(image, (height, width)), x / shrink, y / shrink, reach / shrink
+        left, top, side = math.floor(x - reach / 2), math.floor(y - reach / 2), max(1, round(reach))
     piece = padded(image[max(0, top) : max(0, top + side), max(0, left) : max(0, left + side)],
                    max(0, -left), max(0, -top), (side, side), colour)  # fmt: skip
     if not window.angle:
         return pictures.resize(piece, (size, size))
-    scaled = round(size * side / window.width)
+    scaled = round(size * side * shrink / window.width)
     piece = pictures.resize(piece, (scaled, scaled)).permute(2, 0, 1)[None].float()
     sine, cosine = math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))
-    share = window.width / side
+    share = window.width / shrink / side
     shift = 2 * (x - left) / side - 1, 2 * (y - top) / side - 1
     theta = torch.tensor([[[cosine * share, -sine * share, shift[0]], [sine * share, cosine * share, shift[1]]]])
     grid = F.affine_grid(theta.to(piece), (1, 3, size, size), align_corners=False)
@@ -83,6 +91,14 @@ class Look:
 
     logits: Tensor
     window: Window
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What the network made of an image: the look at the ``whole`` of it, and ``details``, those at its faces."""
+
+    whole: Look
+    details: list[Look]
 
 
 @dataclass(frozen=True)

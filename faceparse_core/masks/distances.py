@@ -34,7 +34,8 @@ class Edge:
         self.frames, self.points, self.shape = frames, points.astype(np.float32), shape
         self._rows_columns = np.ascontiguousarray(self.points.T)
         # All masks lie in one plane, farther from each other than any two points of one of them.
-        self._span = 2 * (shape[1] + shape[2] + _LARGEST)
+        # Cells may reach beyond a mask by one of theirs in each direction.
+        self._span = 2 * (shape[1] + shape[2] + 2 * _LARGEST)
         plane = self._in_plane(frames, points)
         # Of points that are equally near always the same one is to be found, whatever else is in the batch.
         plane += _TIE * np.sin(points @ [[12.9898, 39.425], [78.233, 19.873]])

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core import images as pictures
+from faceparse_core.errors import number
 from faceparse_core.images import Images
 from faceparse_core.masks.outline import bands
 from faceparse_core.masks.tools import as_mask
@@ -71,10 +72,9 @@ def refine(
         raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
     if unit not in UNITS:
         raise ValueError(f"unknown unit {unit!r}: choose one of {', '.join(UNITS)}")
-    if not (math.isfinite(radius) and radius > 0):
-        raise ValueError(f"radius must be more than 0, not {radius}")
-    if not 0 <= strength <= 1:
-        raise ValueError(f"strength must be between 0 and 1, not {strength}")
+    if not number("radius", radius, 0):
+        raise ValueError("radius must be more than 0")
+    number("strength", strength, 0, 1)
     frames, masks = _pairs(images, mask)
     result = torch.empty(len(frames), *masks[0].shape)
     for i, (image, one) in enumerate(zip(frames, masks, strict=True)):

@@ -144,6 +144,7 @@ def carried(masks: np.ndarray, distance: float) -> np.ndarray:
 
 def softened(masks: np.ndarray, width: float, direction: str) -> np.ndarray:
     outline = _Outline(masks)
+    width = max(width, 1e-3)  # what is narrower is as hard, and its inverse no float32
     inside, outside = {"both": (width / 2, width / 2), "inward": (width, 0), "outward": (0, width)}[direction]
     signed, _ = outline.signed(0, max(inside, outside))
     result = masks.copy()

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faceparse_core.errors import number
 from faceparse_core.masks import distances
 from faceparse_core.masks.outline import bounds, carried, is_hard, softened, within
 
@@ -38,6 +39,8 @@ def as_mask(mask: Tensor, name: str = "the mask") -> Tensor:
     if not isinstance(mask, Tensor):
         raise ValueError(f"{name} must be a mask, a tensor [B, H, W], not {type(mask).__name__}")
     given = f"{name} has the shape {list(mask.shape)}"
+    if mask.is_complex() or mask.is_meta or mask.layout != torch.strided:
+        raise ValueError(f"{name} must hold real numbers and lie in memory, dense: not {mask.dtype}, {mask.layout}")
     if mask.ndim == 2:
         mask = mask[None]
     elif mask.ndim == 4 and mask.shape[3] in (1, 4):
@@ -107,19 +110,19 @@ def grown(mask: Tensor, distance: float) -> Tensor:
     this, from centre to centre. Anything else is moved with its softness, to a fraction of a pixel: each pixel takes
     the value that lies this far from it, straight across the edge. The time hardly depends on the distance.
     """
-    _check_number("grow", distance)
+    number("grow", distance)
     return _in_groups(mask, lambda group: _moved(group, distance) if distance else group)
 
 
 def opened(mask: Tensor, radius: float) -> Tensor:
     """The mask [B, H, W] without what a disc of this radius does not fit into: hairs, spikes, bridges."""
-    _check_number("the radius", radius, least=0)
+    number("the radius", radius, 0)
     return grown(grown(mask, -radius), radius)
 
 
 def closed(mask: Tensor, radius: float) -> Tensor:
     """The mask [B, H, W] with gaps and bays filled that a disc of this radius does not fit into."""
-    _check_number("the radius", radius, least=0)
+    number("the radius", radius, 0)
     return grown(grown(mask, radius), -radius)
 
 
@@ -129,7 +132,7 @@ def feathered(mask: Tensor, width: float, direction: str = "both") -> Tensor:
     The ramp lies half inside and half outside (``both``), inside (``inward``: nothing is added) or outside
     (``outward``: nothing is taken away). Where the mask is softer than that already it stays as it is.
     """
-    _check_number("feather", width, least=0)
+    number("feather", width, 0)
     if direction not in DIRECTIONS:
         raise ValueError(f"unknown direction {direction!r}: choose one of {', '.join(DIRECTIONS)}")
     return _in_groups(mask, lambda group: softened(group, width, direction) if width else group)
@@ -141,7 +144,7 @@ def blurred(mask: Tensor, sigma: float) -> Tensor:
     It is the discrete Gaussian of Lindeberg (1990), applied to the cosine transform: exact for any sigma, never
     negative, and the time does not depend on it.
     """
-    _check_number("sigma", sigma, least=0)
+    number("sigma", sigma, 0)
     return _in_groups(mask, lambda group: _blurred(group, sigma) if sigma else group)
 
 
@@ -150,7 +153,7 @@ def smoothed(mask: Tensor, radius: float) -> Tensor:
 
     The outline is where the blurred mask passes half-way; it comes out with an edge of one pixel.
     """
-    _check_number("the radius", radius, least=0)
+    number("the radius", radius, 0)
 
     def straight(group: np.ndarray) -> np.ndarray:
         low, high = bounds(group)
@@ -191,9 +194,9 @@ def keep_parts(mask: Tensor, *, smallest: int = 0, largest: int | None = None) -
     A part is connected by the sides of its pixels, not by corners. Of a soft mask the parts are those of the set above
     half-way, and what is softer goes with the nearest of them.
     """
-    _check_number("the smallest part", smallest, least=0)
+    number("the smallest part", smallest, 0, math.inf)
     if largest is not None:
-        _check_number("the number of parts", largest, least=1)
+        number("the number of parts", largest, 1, math.inf)
     return _in_groups(mask, lambda group: _with_parts(group, smallest, largest))
 
 
@@ -222,13 +225,15 @@ def edit(
     ``progress(done, total)`` is called after each group of images; an exception from it stops the work.
     """
     mask = as_mask(mask)
+    remove_specks = number("remove_specks", remove_specks, 0, math.inf, whole=True)
+    keep_largest = number("keep_largest", keep_largest, 0, math.inf, whole=True)
     step = max(1, _PIXELS // mask[0].numel())
     parts = []
     for start in range(0, len(mask), step):
         part = mask[start : start + step]
         if fill_holes:
             part = filled(part)
-        if remove_specks > 1 or remove_specks < 0 or keep_largest:
+        if remove_specks > 1 or keep_largest:
             part = keep_parts(part, smallest=remove_specks, largest=keep_largest or None)
         part = closed(part, close_radius)
         part = opened(part, open_radius)
@@ -242,12 +247,6 @@ def edit(
 
 
 # ---------------------------------------------------------------------------------------------- the work
-
-
-def _check_number(name: str, value: float, least: float = -math.inf) -> None:
-    if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= least):
-        bound = f" of {least} or more" if math.isfinite(least) else ""
-        raise ValueError(f"{name} must be a number{bound}, not {value}")
 
 
 def _in_groups(mask: Tensor, operation: Callable[[np.ndarray], np.ndarray]) -> Tensor:

@@ -3,6 +3,6 @@
 Others use what is named here; which of ``bilinear`` (PyTorch) and ``triton_kernel`` (CUDA) computes is decided in here.
 """
 
-from faceparse_core.rendering.bilinear import Window, bands, labels, row_bands, samples
+from faceparse_core.rendering.bilinear import Window, bands, labels, row_bands, samples, soft_masks
 
-__all__ = ["Window", "bands", "labels", "row_bands", "samples"]
+__all__ = ["Window", "bands", "labels", "row_bands", "samples", "soft_masks"]

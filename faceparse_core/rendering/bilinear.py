@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from faceparse_core import threads
 
 # What is made and reduced at a time; small enough to stay in the processor's cache between the two.
 _BAND_BYTES = 4 << 20
 # A GPU has work for all of itself in a larger one.
 _BAND_BYTES_ON_GPU = 256 << 20
+# Soft masks: the finer cells are so many pixels wide, and a probability may be so far off.
+_FINE, _MOST_STEPS, _OFF = 5, 16, 1 / 600
 
 
 _log = logging.getLogger("faceparse")
@@ -55,33 +61,12 @@ def labels(logits: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
     down = samples(height, window.y, window.height, cells_down, logits.device)
     if logits.device.type == "cuda" and (kernel := _triton_kernel()):
         return kernel(logits.contiguous(), across, down)
-    best = logits.max(0).indices.to(torch.uint8)
-    result = best[down.first][:, across.first]
-
-    right = torch.cat([best[:, 1:], best[:, -1:]], dim=1)
-    wide = torch.where(best == right, best, 255)  # 255: the two differ
-    below = torch.cat([wide[1:], wide[-1:]])
-    mixed = (wide != below) | (wide == 255)
-    rows, columns = _runs(down, cells_down), _runs(across, cells_across)
-    mixed &= (rows.length > 0)[:, None] & (columns.length > 0)
-    i, j = mixed.nonzero(as_tuple=True)
-    tall, broad = int(rows.length.max()), int(columns.length.max())
-    if 2 * len(i) * tall * broad > height * width:
-        for band, values in bands(logits, window, size):
-            result[band] = values.max(0).indices.to(torch.uint8)
-        return result
-
-    flat, result_flat = logits.flatten(1), result.view(-1)
-    for part in _parts(len(i), tall * broad * len(logits) * logits.element_size(), logits.device):
-        y, x = rows.pixels(i[part], tall), columns.pixels(j[part], broad)
-        upper, lower = i[part] * cells_across, (i[part] + 1).clamp_max(cells_down - 1) * cells_across
-        left, right = j[part], (j[part] + 1).clamp_max(cells_across - 1)
-        share = across.share[x]
-        top = torch.lerp(flat[:, upper + left, None], flat[:, upper + right, None], share)
-        bottom = torch.lerp(flat[:, lower + left, None], flat[:, lower + right, None], share)
-        values = torch.lerp(top[:, :, None], bottom[:, :, None], down.share[y][:, :, None])
-        places = y[:, :, None] * width + x[:, None]
-        result_flat[places.view(-1)] = values.max(0).indices.to(torch.uint8).view(-1)
+    result = torch.empty(size, dtype=torch.uint8, device=logits.device)
+    cells = _Cells(_with_rim(logits), down, across)
+    if logits.device.type == "cpu":
+        threads.spread(lambda some: cells.label(some, result), cells.parts())
+    else:
+        cells.label(slice(0, cells_down), result)
     return result
 
 
@@ -115,6 +100,193 @@ def bands(logits: Tensor, window: Window, size: tuple[int, int]) -> Iterator[tup
         )
 
 
+def soft_masks(logits: Tensor, window: Window, regions: Sequence[Sequence[int]], out: Tensor) -> None:
+    """Writes the summed probabilities of the labels of each of the ``regions`` to ``out``, float32 [R, H, W] on the
+    CPU, of ``logits``, float32 [labels, h, w].
+
+    The probability of a region is the logistic function of one number, its log-odds: the log of the sum of what is in
+    it over that of what is not. Between four samples these are nearly linear, but where several labels meet on one
+    side. So they are computed at the samples, and where it matters on a finer grid or, at last, for each pixel; then
+    they are interpolated and one exponential is taken for each pixel. The result is within 1/512 of the exact one.
+    """
+    if logits.device.type != "cpu":
+        chosen = torch.zeros(len(regions), len(logits), device=logits.device)
+        for row, region in zip(chosen, regions, strict=True):
+            row[list(region)] = 1
+        for rows, values in bands(logits, window, out.shape[1:]):
+            out[:, rows] = torch.tensordot(chosen, values.softmax(0), 1).clamp_(0, 1)
+        return
+    height, width = out.shape[1:]
+    down = samples(height, window.y, window.height, logits.shape[1], logits.device)
+    across = samples(width, window.x, window.width, logits.shape[2], logits.device)
+    area = window.width * window.height / logits[0].numel()
+    steps = min(max(1, round(math.sqrt(area) / _FINE)), _MOST_STEPS)
+    cells = _FineCells(_with_rim(logits.float()), down, across, down.finer(steps), across.finer(steps), steps)
+    for region, mask in zip(regions, out, strict=True):
+        inside = sorted(set(region))
+        outside = [label for label in range(len(logits)) if label not in inside]
+        if inside and outside:
+            threads.spread(lambda some, r=(inside, outside), m=mask: cells.fill(some, r, m), cells.parts())
+        else:
+            mask.fill_(bool(inside))
+
+
+def _with_rim(logits: Tensor) -> Tensor:
+    """Beyond the last samples there is one more cell to each side, all over which they repeat: [labels, h+1, w+1]."""
+    return F.pad(logits[None], (0, 1, 0, 1), mode="replicate")[0]
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """Logits [labels, h + 1, w + 1] and the pixels among the cells between them."""
+
+    logits: Tensor
+    down: _Samples
+    across: _Samples
+
+    def parts(self) -> list[slice]:
+        """The rows of cells in parts of about as many pixels, some milliseconds of work."""
+        ends = torch.bincount(self.down.first, minlength=self.logits.shape[1] - 1).cumsum(0).tolist()
+        enough, parts, start, done = _BAND_BYTES // 16 // len(self.across.first), [], 0, 0
+        for row, end in enumerate(ends, 1):
+            if end > done and (end - done >= enough or row == len(ends)):
+                parts.append(slice(start, row))
+                start, done = row, end
+        return parts
+
+    def label(self, cells: slice, result: Tensor) -> None:
+        """The most likely labels of the pixels of some rows of cells, written to those of the image [H, W]."""
+        logits = self.logits[:, cells.start : cells.stop + 1]
+        best = logits.max(0).indices.to(torch.uint8)
+        rows = self.down.pixels(cells)
+        wide = best.index_select(1, self.across.first)
+        result[rows] = wide.index_select(0, self.down.first[rows] - cells.start)
+        corners = _corners(best)
+        mixed = (corners[0] != corners[1]) | (corners[0] != corners[2]) | (corners[0] != corners[3])
+        down, across = _runs(self.down, self.logits.shape[1] - 1), _runs(self.across, self.logits.shape[2] - 1)
+        mixed &= (down.length[cells] > 0)[:, None] & (across.length > 0)
+        i, j = mixed.nonzero(as_tuple=True)
+        if not len(i):
+            return
+        corners = torch.stack([corner[:, i, j] for corner in _corners(logits)], -1)
+        i = i + cells.start
+        tall, broad = int(down.length[i].max()), int(across.length[j].max())
+        for part in _parts(len(i), tall * broad * len(logits) * logits.element_size(), logits.device):
+            y, x = down.pixels(i[part], tall), across.pixels(j[part], broad)
+            # The greatest of all is nowhere one that is less than another at all four corners.
+            some = corners[:, part]
+            ahead = some - some.gather(0, some.mean(-1).argmax(0)[None, :, None].expand(1, -1, 4))
+            able = (ahead.amax((1, 2)) > -1e-3).nonzero().flatten()
+            values = _interpolated(self.logits[able], self.down, self.across, y, x)
+            result[y[:, :, None], x[:, None]] = able.to(torch.uint8)[values.max(0).indices]
+
+
+@dataclass(frozen=True)
+class _FineCells(_Cells):
+    """The same with the pixels among cells that are divided into so many ``steps`` a side."""
+
+    fine_down: _Samples
+    fine_across: _Samples
+    steps: int
+
+    def fill(self, cells: slice, region: tuple[list[int], list[int]], mask: Tensor) -> None:
+        """The pixels of some rows of cells in the mask [H, W] of a region: labels in it, labels not in it."""
+        logits, steps = self.logits[:, cells.start : cells.stop + 1], self.steps
+        odds, off = _log_odds(logits, region)
+        off &= _runs(self.across, off.shape[1]).length > 0
+        i, j = off.nonzero(as_tuple=True)
+        if steps > 1:
+            size = [(count - 1) * steps + 1 for count in odds.shape]
+            odds = F.interpolate(odds[None, None], size=size, mode="bilinear", align_corners=True)[0, 0]
+            inner, wrong = torch.arange(steps + 1), []
+            for part in _parts(len(i), steps**2 * len(logits) * 8, logits.device):
+                corners = torch.stack([logits[:, i[part] + k, j[part] + n] for k in (0, 1) for n in (0, 1)], -1)
+                corners = corners.unflatten(2, (2, 2)).transpose(0, 1)
+                finer = F.interpolate(corners, size=steps + 1, mode="bilinear", align_corners=True).transpose(0, 1)
+                y, x = i[part, None] * steps + inner, j[part, None] * steps + inner
+                odds[y[:, :, None], x[:, None]], off = _log_odds(finer, region)
+                n, k, m = off.nonzero(as_tuple=True)
+                wrong.append(torch.stack([y[n, k], x[n, m]]))
+            i, j = torch.cat(wrong, 1) if wrong else (i, j)
+
+        top = cells.start * steps
+        rows = self.down.pixels(cells)
+        left, right = (odds.index_select(1, self.fine_across.first + k) for k in (0, 1))
+        first, share = self.fine_down.first[rows, None] - top, self.fine_down.share[rows, None]
+        weights = torch.zeros(len(first), len(odds)).scatter_(1, first, 1 - share).scatter_(1, first + 1, share)
+        band = mask[rows]
+        torch.mm(weights, torch.lerp(left, right, self.fine_across.share), out=band)
+        band.sigmoid_()
+        if len(i):
+            self._fill_exactly(i + top, j, region, mask)
+
+    def _fill_exactly(self, i: Tensor, j: Tensor, region: tuple[list[int], list[int]], mask: Tensor) -> None:
+        """The pixels of fine cells i, j, each by itself."""
+        rows = _runs(self.fine_down, (self.logits.shape[1] - 1) * self.steps)
+        columns = _runs(self.fine_across, (self.logits.shape[2] - 1) * self.steps)
+        there = (rows.length[i] > 0) & (columns.length[j] > 0)
+        i, j = i[there], j[there]
+        if not len(i):
+            return
+        tall, broad = int(rows.length[i].max()), int(columns.length[j].max())
+        for part in _parts(len(i), tall * broad * len(self.logits) * 16, self.logits.device):
+            y, x = rows.pixels(i[part], tall), columns.pixels(j[part], broad)
+            values = _interpolated(self.logits, self.down, self.across, y, x)
+            mask[y[:, :, None], x[:, None]] = (_log_sum(values[region[0]]) - _log_sum(values[region[1]])).sigmoid_()
+
+
+def _log_odds(logits: Tensor, region: tuple[list[int], list[int]]) -> tuple[Tensor, Tensor]:
+    """Of a region, labels in it and labels not in it, the log-odds at samples, logits [labels, …, h, w]: [..., h, w];
+    and whether between four of them what is interpolated may be wrong: bool [..., h - 1, w - 1].
+
+    The log of a sum of exponentials is convex. In a cell it is no more than the mean of the corners', and no less than
+    its tangent plane at the middle: so far at most the interpolated one is off, and the probability by so much less as
+    it is near 0 or 1.
+    """
+    sums, gap = [], torch.zeros(())
+    for labels in region:
+        some = logits[labels]
+        sums.append(_log_sum(some))
+        if len(labels) > 1:
+            middle = sum(_corners(some)).mul_(0.25)
+            most = middle.amax(0)
+            shares = (middle - most).exp_()
+            total = shares.sum(0)
+            shares /= total
+            level = total.log_().add_(most).sub_((shares * middle).sum(0))
+            for corner, log_sum in zip(_corners(some), _corners(sums[-1]), strict=True):
+                gap = torch.maximum(gap, log_sum - (shares * corner).sum(0) - level)
+    odds = sums[0] - sums[1]
+    low, high = (torch.stack(_corners(bound)).amax(0) for bound in (-odds, odds))
+    nearest = torch.maximum(-low, -high).sub_(gap).clamp_(min=0)  # to odds of one to one
+    share = nearest.sigmoid_()
+    return odds, gap * share * (1 - share) > _OFF
+
+
+def _log_sum(logits: Tensor) -> Tensor:
+    """The log of the sum of the exponentials of logits [labels, …] (torch's own is three times slower)."""
+    if len(logits) == 1:
+        return logits[0]
+    most = logits.amax(0)
+    return (logits - most).exp_().sum(0).log_().add_(most)
+
+
+def _corners(values: Tensor) -> list[Tensor]:
+    """The four corners of each cell between samples [..., h, w], each [..., h - 1, w - 1]."""
+    return [values[..., :-1, :-1], values[..., :-1, 1:], values[..., 1:, :-1], values[..., 1:, 1:]]
+
+
+def _interpolated(logits: Tensor, down: _Samples, across: _Samples, y: Tensor, x: Tensor) -> Tensor:
+    """Logits [labels, n, tall, broad] of n groups of pixels, rows [n, tall] and columns [n, broad], each in a cell."""
+    columns = logits.shape[2]
+    flat, upper, left = logits.flatten(1), down.first[y[:, :1]] * columns, across.first[x[:, :1]]
+    lower, right = down.second[y[:, :1]] * columns, across.second[x[:, :1]]
+    share = across.share[x]
+    top = torch.lerp(flat[:, upper + left], flat[:, upper + right], share)
+    bottom = torch.lerp(flat[:, lower + left], flat[:, lower + right], share)
+    return torch.lerp(top[:, :, None], bottom[:, :, None], down.share[y][:, :, None])
+
+
 def row_bands(shape: Sequence[int], bytes_per_pixel: int) -> Iterator[slice]:
     """Slices over the rows of an image of ``shape`` (height, width), each with a band's worth of bytes."""
     height, width = shape
@@ -133,6 +305,20 @@ class _Samples(NamedTuple):
     first: Tensor
     second: Tensor
     share: Tensor
+
+    def finer(self, steps: int) -> _Samples:
+        """The same pixels among cells that are divided into so many, numbered through."""
+        if steps == 1:
+            return self
+        place = self.share.double() * steps
+        part = place.floor().clamp_(max=steps - 1)
+        first = self.first * steps + part.long()
+        return _Samples(first, first + 1, (place - part).float())
+
+    def pixels(self, cells: slice) -> slice:
+        """The pixels whose first sample is one of these cells."""
+        ends = torch.searchsorted(self.first, torch.tensor([cells.start, cells.stop], device=self.first.device))
+        return slice(*ends.tolist())
 
 
 def samples(pixels: int, start: float, length: float, cells: int, device: torch.device) -> _Samples:

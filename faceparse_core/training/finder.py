@@ -36,6 +36,9 @@ from faceparse_core.training.train import (
     step_sizes,
 )
 
+# So near its centre is a cell that says that there is a face.
+_CLOSE = 0.6
+
 
 @dataclass
 class FinderConfig:
@@ -53,7 +56,7 @@ class FinderConfig:
     warm_up: float = 0.03  # share of the steps
     imitation: int = 200  # steps in which the first layers learn to be Lite's; none for another run's finder
     boxes: float = 2.0  # weights of the losses of boxes and marks beside that of the centres
-    marks: float = 1.0
+    marks: float = 8.0
     ema: float = 0.998
     scenery: Scenery = field(default_factory=Scenery)
     device: str = "auto"
@@ -140,8 +143,9 @@ def losses_of(output: Tensor, targets: Tensor) -> dict[str, Tensor]:
     near, counts, weight, truth = targets[:, 0], targets[:, 1], targets[:, 2], targets[:, 3:]
     logit = output[:, 0]
     probability = logit.sigmoid()
-    hits = -F.logsigmoid(logit) * (1 - probability) ** 2 * weight
-    misses = -F.logsigmoid(-logit) * probability**2 * (1 - near) ** 4 * counts * (weight == 0)
+    close = weight * (near > _CLOSE)
+    hits = -F.logsigmoid(logit) * (1 - probability) ** 2 * close
+    misses = -F.logsigmoid(-logit) * probability**2 * (1 - near) ** 4 * counts * (close == 0)
     faces = weight.sum().clamp_min(1)
     batch, row, column = weight.nonzero(as_tuple=True)
     weight, truth, said = weight[batch, row, column], truth[batch, :, row, column], output[batch, 1:, row, column]
@@ -150,7 +154,7 @@ def losses_of(output: Tensor, targets: Tensor) -> dict[str, Tensor]:
     marks = off[:, 4:] * known[:, 4:]
     told = (weight[:, None] * known[:, 4:]).sum() / (2 * MARKS)
     return {
-        "centres": (2 * hits.sum() + misses.sum()) / faces,
+        "centres": 2 * hits.sum() / close.sum().clamp_min(1e-3) + misses.sum() / faces,
         "boxes": (weight * off[:, :4].sum(1)).sum() / faces,
         "marks": (weight * marks.sum(1)).sum() / told.clamp_min(1) / MARKS,
     }

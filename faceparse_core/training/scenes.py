@@ -28,7 +28,7 @@ class Scenery:
 
     photos: float = 0.5
     empty: float = 0.12
-    any_tilt: float = 0.35
+    any_tilt: float = 0.4
     smallest: float = 11.0  # height of a face in pixels
     covered: float = 0.25
     grey: float = 0.1
@@ -84,7 +84,7 @@ def targets_of(boxes: np.ndarray, marks: np.ndarray, known: np.ndarray, size: in
             np.float32
         )
         np.maximum(out[0], near, out=out[0])
-        rows, columns = np.nonzero(near > 0.6)
+        rows, columns = np.nonzero(near > 0.1)
         values = np.empty((4 + 2 * MARKS, len(rows)), np.float32)
         values[0], values[1] = (x - middle[columns]) / extent, (y - middle[rows]) / extent
         values[2], values[3] = math.log(width / STRIDE), math.log(height / STRIDE)

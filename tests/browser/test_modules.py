@@ -69,7 +69,7 @@ def test_pictures_are_framed_and_resized_as_in_python(page, size):
     checkpoint = parser.checkpoint
     frame, data = page.evaluate(_RESIZE, {"url": url, "mean": checkpoint.mean, "std": checkpoint.std})
 
-    own = parser._frame(size[1], size[0])
+    own = parser._layout(size[1], size[0])
     assert (frame["height"], frame["width"]) == own.size
     assert {**frame["window"], "angle": 0} == pytest.approx(vars(own.window(size[1], size[0])))
     given = torch.frombuffer(bytearray(base64.b64decode(data)), dtype=torch.float32).view(3, *own.size)

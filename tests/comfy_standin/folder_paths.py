@@ -1,5 +1,7 @@
 """Stand-in for ComfyUI's folder_paths: the little of it that the nodes use."""
 
+from pathlib import Path
+
 models_dir = "models"
 folder_names_and_paths = {}
 
@@ -12,3 +14,7 @@ def add_model_folder_path(folder_name, full_folder_path, is_default=False):
 
 def get_folder_paths(folder_name):
     return folder_names_and_paths[folder_name][0][:]
+
+
+def get_temp_directory():
+    return str(Path(models_dir).parent / "temp")

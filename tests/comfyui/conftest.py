@@ -114,7 +114,7 @@ class Run:
 
 @pytest.fixture
 def run(comfy: Comfy, runner, tmp_path: Path, capsys: pytest.CaptureFixture):
-    """``run("hair_mask", "--set", "Select Labels.include=hat")`` on the server."""
+    """``run("hair_mask", "--set", "Select Labels.labels=hat")`` on the server."""
 
     def call(workflow: str, *arguments: str) -> Run:
         code = runner.main([workflow, "--server", comfy.url, "--out", str(tmp_path / "out"), *arguments])

@@ -30,6 +30,7 @@ NODES = {
     "FaceParseParsingInfo": "Parsing Info",
     "FaceParseCropFaces": "Crop Faces",
     "FaceParsePasteFaces": "Paste Faces",
+    "FaceParseSamplePortrait": "Sample Portrait",
 }
 GRAPHS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
 
@@ -100,7 +101,7 @@ def test_every_node_is_there_and_explains_itself(comfy):
     assert {name: there[name]["display_name"] for name in NODES if name in there} == NODES
     for name in NODES:
         node = there[name]
-        assert node["category"] == "mask/face parsing"
+        assert node["category"] == "image/mask/face parsing"
         assert node["description"] and node["search_aliases"]
         for inputs in (node["input"].get("required", {}), node["input"].get("optional", {})):
             for key, (_, options) in inputs.items():
@@ -304,10 +305,10 @@ def test_inpaint_region_is_valid_with_a_checkpoint_that_the_server_has(comfy, ru
 
 
 def test_other_labels_run_without_the_model(comfy, run):
-    pictures(run("hair_mask", "--set", "Select Labels.include=hair"))
+    pictures(run("hair_mask", "--set", "Select Labels.labels=hair"))
     before = comfy.log.count("Parse Face: 1 image")
     assert before, "the log tells of every run of the model"
-    mask = pixels(pictures(run("hair_mask", "--set", "Select Labels.include=face,neck"))["hair_mask"])
+    mask = pixels(pictures(run("hair_mask", "--set", "Select Labels.labels=face + neck"))["hair_mask"])
     assert part(mask, CHEEK).mean() > 240 and part(mask, HAIR).mean() < 10
     assert comfy.log.count("Parse Face: 1 image") == before
 
@@ -377,10 +378,10 @@ def test_the_error_of_a_node_arrives(run, tmp_path):
 @pytest.mark.parametrize(
     ("assignment", "says"),
     [
-        ("Select Labels.expression=hiar", "hair"),
-        ("Select Labels.include=hiar", "hiar"),
-        ("Select Labels.includes=hair", "no such input, but parsing, include"),
-        ("Selct Labels.include=hair", "Select Labels"),
+        ("Select Labels.labels=hiar", "did you mean 'hair'"),
+        ("Select Labels.labels=hair - head", "selects nothing"),
+        ("Select Labels.include=hair", "names no inputs: write NODE.INPUT=VALUE with Load Image.image"),
+        ("Selct Labels.labels=hair", "Select Labels"),
         ("Parse Face.resolution=many", "number"),
         ("Select Labels.soft=perhaps", "true or false"),
         ("Parse Face.resolution=500000", "resolution"),

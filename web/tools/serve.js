@@ -1,26 +1,17 @@
-// Serves this folder to browsers on this machine: `node tools/serve.js`. PORT in the environment; 8000, 0: any free.
+// Serves the pages of this folder to browsers on this machine: `npm run serve`. PORT in the environment; 8000, 0: any.
 //
 // Any static server will do. This one adds the two headers with which a browser allows a page several threads
-// (cross-origin isolation): without them the model runs on one thread.
+// (cross-origin isolation): without them the model runs on one thread. Files are sent by `send`, which Express uses;
+// here is decided which: those of four folders, wherever links and encodings seem to lead.
 
+import { realpath } from "node:fs/promises";
 import { createServer } from "node:http";
-import { createReadStream } from "node:fs";
-import { stat } from "node:fs/promises";
-import { extname, join, normalize, sep } from "node:path";
+import { join, relative, sep } from "node:path";
 import { fileURLToPath } from "node:url";
+import send from "send";
 
-const ROOT = fileURLToPath(new URL("..", import.meta.url));
-const TYPES = {
-  ".html": "text/html; charset=utf-8",
-  ".css": "text/css; charset=utf-8",
-  ".js": "text/javascript; charset=utf-8",
-  ".mjs": "text/javascript; charset=utf-8",
-  ".json": "application/json",
-  ".wasm": "application/wasm",
-  ".svg": "image/svg+xml",
-  ".jpg": "image/jpeg",
-  ".png": "image/png",
-};
+const ROOT = await realpath(fileURLToPath(new URL("..", import.meta.url)));
+const FOLDERS = ["demo", "faceparse", "p5js", "vendor"];
 const HEADERS = {
   "Cross-Origin-Opener-Policy": "same-origin",
   "Cross-Origin-Embedder-Policy": "require-corp",
@@ -29,36 +20,34 @@ const HEADERS = {
 };
 
 const server = createServer(async (request, response) => {
-  const answer = (status, headers = {}, text = "") => response.writeHead(status, { ...HEADERS, ...headers }).end(text);
+  const answer = (status, headers = {}) => response.writeHead(status, headers).end(status < 400 ? "" : `${status}\n`);
+  for (const [name, value] of Object.entries(HEADERS)) response.setHeader(name, value);
   if (request.method !== "GET" && request.method !== "HEAD") return answer(405, { Allow: "GET, HEAD" });
-  const { pathname } = new URL(request.url, "http://localhost");
-  if (pathname === "/") return answer(302, { Location: "/demo/" });
-  try {
-    let path = normalize(join(ROOT, decodeURIComponent(pathname)));
-    const hidden = path
-      .slice(ROOT.length)
-      .split(sep)
-      .some((part) => part.startsWith(".") || part === "node_modules");
-    if (!path.startsWith(ROOT) || hidden) return answer(404, {}, "There is no such file.");
-    let file = await stat(path);
-    if (file.isDirectory()) {
-      if (!pathname.endsWith("/")) return answer(302, { Location: `${pathname}/` });
-      path = join(path, "index.html");
-      file = await stat(path);
-    }
-    const headers = {
-      "Content-Type": TYPES[extname(path)] ?? "application/octet-stream",
-      ETag: `"${file.size}-${Math.trunc(file.mtimeMs)}"`,
-    };
-    if (request.headers["if-none-match"] === headers.ETag) return answer(304, headers);
-    response.writeHead(200, { ...HEADERS, ...headers, "Content-Length": file.size });
-    if (request.method === "HEAD") response.end();
-    else createReadStream(path).pipe(response);
-  } catch (error) {
-    if (!["ENOENT", "ENOTDIR"].includes(error.code) && !(error instanceof URIError)) console.error(error);
-    answer(404, {}, "There is no such file.");
-  }
+  const path = request.url.split(/[?#]/)[0];
+  if (path === "/") return answer(302, { Location: "/demo/" });
+  if (FOLDERS.includes(path.slice(1))) return answer(302, { Location: `${path}/` });
+  const file = await find(path);
+  if (!file) return answer(404);
+  send(request, file, { root: ROOT, index: false, cacheControl: false })
+    .on("directory", () => answer(404))
+    .on("error", (error) => answer(error.status ?? 500, error.headers))
+    .pipe(response);
 });
+
+/** The address below ROOT of the file that the path of a request means; undefined: there is none that may be seen. */
+async function find(path) {
+  const [, folder, rest] = /^\/([^/]+)\/(.*)$/s.exec(path) ?? [];
+  if (!FOLDERS.includes(folder)) return undefined;
+  try {
+    const name = decodeURIComponent(rest);
+    const file = await realpath(join(ROOT, folder, name === "" ? "index.html" : name));
+    const inside = relative(join(ROOT, folder), file).split(sep);
+    if (inside.some((part) => part.startsWith(".") || part === "node_modules")) return undefined; // "..": outside
+    return [folder, ...inside].map(encodeURIComponent).join("/");
+  } catch {
+    return undefined; // no such file, or no path at all
+  }
+}
 
 server.on("error", (error) => {
   const taken =
@@ -66,7 +55,14 @@ server.on("error", (error) => {
   console.error(`The server cannot start: ${taken}`);
   process.exitCode = 1;
 });
-server.listen(Number(process.env.PORT ?? 8000), "127.0.0.1", () => {
-  const address = `http://127.0.0.1:${server.address().port}`;
-  console.log(`The demo: ${address}/demo/\nThe p5.js sketch: ${address}/p5js/\nCtrl-C ends the server.`);
-});
+
+const port = process.env.PORT ?? "8000";
+if (/^\d{1,5}$/.test(port) && Number(port) < 65536) {
+  server.listen(Number(port), "127.0.0.1", () => {
+    const address = `http://127.0.0.1:${server.address().port}`;
+    console.log(`The demo: ${address}/demo/\nThe p5.js sketch: ${address}/p5js/\nCtrl-C ends the server.`);
+  });
+} else {
+  console.error(`The server cannot start: PORT=${port} is no port. Give one from 1 to 65535, or 0 for any that is free`);
+  process.exitCode = 1;
+}

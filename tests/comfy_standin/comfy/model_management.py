@@ -43,3 +43,7 @@ def get_free_memory(dev=None):
 def load_models_gpu(models, memory_required=0, force_full_load=False):
     for patcher in models:
         patcher.model.to(patcher.load_device)
+
+
+def intermediate_dtype():
+    return torch.float32

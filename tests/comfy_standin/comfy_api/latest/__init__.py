@@ -3,7 +3,7 @@
 from . import _io as io
 from . import _ui as ui
 
-__all__ = ["ComfyExtension", "io", "ui"]
+__all__ = ["ComfyExtension", "InputImpl", "io", "ui"]
 
 
 class ComfyExtension:
@@ -12,3 +12,7 @@ class ComfyExtension:
 
     async def get_node_list(self):
         raise NotImplementedError
+
+
+class InputImpl:
+    VideoFromFile = None

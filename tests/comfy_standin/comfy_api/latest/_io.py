@@ -96,16 +96,6 @@ class Combo(ComfyTypeIO):
             self.options = options
 
 
-class MultiCombo(ComfyTypeIO):
-    class Input(Combo.Input):
-        def __init__(
-            self, id, options, display_name=None, optional=False, tooltip=None, default=None, placeholder=None,
-            chip=None, advanced=None,
-        ):  # fmt: skip
-            super().__init__(id, options, display_name, optional, tooltip, default, advanced)
-            self.placeholder, self.chip = placeholder, chip
-
-
 class Autogrow:
     class TemplatePrefix:
         def __init__(self, input, prefix, min=1, max=10):
@@ -115,6 +105,10 @@ class Autogrow:
         def __init__(self, id, template, display_name=None, optional=False, tooltip=None):
             super().__init__(id, display_name, optional, tooltip)
             self.template = template
+
+
+class FolderType(str, Enum):
+    temp = "temp"
 
 
 class Hidden(str, Enum):
@@ -132,6 +126,7 @@ class Schema:
     description: str = ""
     search_aliases: list = field(default_factory=list)
     is_output_node: bool = False
+    has_intermediate_output: bool = False
 
 
 class NodeOutput:

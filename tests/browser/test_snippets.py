@@ -1,4 +1,4 @@
-"""The snippets of the README's part on the browser run as they stand."""
+"""The snippets of docs/browser.md run as they stand; what they have in Python and for ONNX Runtime, too."""
 
 from __future__ import annotations
 
@@ -14,11 +14,18 @@ VENDOR = ROOT / "web" / "vendor"
 _TYPES = {".wasm": "application/wasm", ".js": "text/javascript", ".mjs": "text/javascript"}
 
 
-def snippet(language: str, words: str) -> str:
-    """The README's snippet in this language that holds these words."""
-    found = [code for code in re.findall(rf"```{language}\n(.*?)```", (ROOT / "README.md").read_text(), re.S)]
+def snippet(language: str, words: str, page: str = "browser.md") -> str:
+    """The snippet of a page in this language that holds these words."""
+    found = re.findall(rf"```{language}\n(.*?)```", (ROOT / "docs" / page).read_text(encoding="utf-8"), re.S)
     (code,) = [code for code in found if words in code]
     return code
+
+
+def test_no_snippet_is_left_out():
+    """Every JavaScript of every page is run below."""
+    pages = [*(ROOT / "docs").glob("*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    found = [code for page in pages for code in re.findall(r"```js\n(.*?)```", page.read_text(encoding="utf-8"), re.S)]
+    assert sorted(found) == sorted(snippet("js", words) for words in ("pipeline(", "regionIds(", "createCapture("))
 
 
 @pytest.fixture
@@ -66,7 +73,7 @@ def test_python_and_onnx_runtime(site, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     there: dict = {}
     exec(snippet("python", "hair = FaceParser()"), there)
-    exec(snippet("python", "import onnxruntime"), there)
+    exec(snippet("python", "import onnxruntime", "onnx.md"), there)
     assert there["labels"].shape == (512, 512)
     assert ((there["labels"] == 13) == (there["hair"][0].numpy() > 0.5)).mean() > 0.99
 

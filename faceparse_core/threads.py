@@ -1,0 +1,56 @@
+"""Work that is cut into parts, each of some milliseconds, for as many threads as there are processors and parts.
+
+torch splits every single operation over all threads, which then wait for each other: where another program keeps one of
+the processors busy, each of many small steps waits for it. Here a thread does whole parts, one after the other, without
+torch's own threads, and one that is held up leaves the rest to the others.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+import torch
+
+_Part = TypeVar("_Part")
+
+
+def spread(work: Callable[[_Part], object], parts: Iterable[_Part]) -> None:
+    """Calls ``work`` for each of the ``parts``, in any order and at once; an exception from one of them is raised.
+
+    ``work`` must neither call this function nor write where another part does.
+    """
+
+    @torch.inference_mode()  # whatever the caller is in: threads do not inherit it, and what he gives may be written to
+    def one(part: _Part) -> None:
+        work(part)
+
+    count = torch.get_num_threads()
+    for _ in map(one, parts) if count == 1 else _pool(count).map(one, parts):
+        pass
+
+
+@cache
+def _pool(count: int) -> ThreadPoolExecutor:
+    pool = ThreadPoolExecutor(count, "faceparse")
+    together = threading.Barrier(count + 1)
+
+    def alone() -> None:
+        torch.get_num_threads()  # the first time, torch gives a thread as many as all have
+        torch.set_num_threads(1)
+        together.wait()
+
+    for _ in range(count):
+        pool.submit(alone)
+    together.wait()
+    # It holds for the thread that sets it and for those that begin later: these are to be as they were.
+    torch.set_num_threads(count)
+    return pool
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_pool.cache_clear)  # a process that is forked has none of the threads
