@@ -28,14 +28,30 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
-from faceparse_core import FaceParser, checkpoints
+from faceparse_core import FaceParser, Parsing, checkpoints, masks
 from faceparse_core.checkpoints import CheckpointError
 from faceparse_core.devices import has_native
 from faceparse_core.models.segformer import SIZES, SegFormer
 
 _CLOSEUP = Path(__file__).parents[1] / "samples" / "closeup.jpg"
 _SIDE = 512
-WORKS = ("b5", "b5-fp32", "b5-frames", "b5-4096", "lite", "lite-video", "lite-bf16", "runs", "start", "extras", "cuda")
+WORKS = (
+    "b5",
+    "b5-fp32",
+    "b5-frames",
+    "b5-4096",
+    "lite",
+    "lite-onnx",
+    "lite-video",
+    "lite-bf16",
+    "large",
+    "busy",
+    "refine",
+    "runs",
+    "start",
+    "extras",
+    "cuda",
+)
 
 
 def main() -> None:
@@ -89,6 +105,71 @@ class Bench:
         parser, pictures = FaceParser("lite"), _pictures(1, _SIDE)
         seconds = _median(lambda: parser.parse(pictures).labels, 12 * self.pairs)
         return {"precision": parser.precision, "images/s": round(1 / seconds, 1)}
+
+    def lite_onnx(self) -> dict:
+        """All that ``parse`` does with a portrait, over the time that ONNX Runtime takes for the network alone."""
+        if any(importlib.util.find_spec(name) is None for name in ("onnx", "onnxruntime")):
+            return {"not measured": "onnx and onnxruntime are not installed"}
+        import onnxruntime
+
+        file, pixels = self.folder / "lite.onnx", torch.randn(1, 3, _SIDE, _SIDE)
+        network = checkpoints.load(checkpoints.find("lite")).fold()
+        torch.onnx.export(network, (pixels,), file, input_names=["pixels"], dynamo=False, opset_version=17)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+        parser, picture = FaceParser("lite", "cpu", "fp32"), _pictures(1, _SIDE)
+        works = {
+            "parse": lambda: parser.parse(picture),
+            "ONNX Runtime": lambda: session.run(None, {"pixels": pixels.numpy()}),
+        }
+        return _in_units("ONNX Runtime", works, 5 * self.pairs)
+
+    def large(self) -> dict:
+        """What is rendered of 24 megapixels, in units of a hard mask; and its memory beside the result."""
+        parsing, picture = _large()
+        works = {
+            "hard mask": lambda: parsing.mask("hair"),
+            "soft mask": lambda: parsing.mask("hair", soft=True),
+            "soft mask of the background": lambda: parsing.mask("background", soft=True),
+            "labels": lambda: _rendered_anew(parsing),
+            "overlay": lambda: parsing.overlay(picture),
+        }
+        figures = _in_units("hard mask", works, self.pairs)
+        return figures | {f"memory, {name}": _peak(work, beside_result=True) for name, work in works.items()}
+
+    def busy(self) -> dict:
+        """With two threads while another process keeps a core busy, over one thread on the machine as it is."""
+        parsing, picture = _large()
+        works = {
+            "soft mask": lambda: parsing.mask("hair", soft=True),
+            "overlay": lambda: parsing.overlay(picture),
+            "hard mask": lambda: parsing.mask("hair"),
+        }
+        threads, ratios = torch.get_num_threads(), {}
+        for name, work in works.items():
+            torch.set_num_threads(1)
+            alone = _median(work, self.pairs)
+            torch.set_num_threads(2)
+            with subprocess.Popen([sys.executable, "-c", "while True: pass"]) as other:
+                try:
+                    ratios[name] = f"{_median(work, self.pairs) / alone:.2f}x"
+                finally:
+                    other.kill()
+        torch.set_num_threads(threads)
+        return ratios
+
+    def refine(self) -> dict:
+        """Refining the hair of 4096x4096, in units of a hard mask of that size; and its memory beside the result."""
+        side = 4096
+        parsing, _ = _large((side, side))
+        image = torch.from_numpy(_pictures(1, side)[0])
+        soft = parsing.mask("hair", soft=True)
+        works = {"hard mask": lambda: parsing.mask("hair")}
+        for method in ("guided", "network"):
+            works[method] = lambda method=method: masks.refine(image, soft, hair=True, method=method)
+        figures = _in_units("hard mask", works, self.pairs)
+        return figures | {f"memory, {name}": _peak(work, beside_result=True) for name, work in works.items()}
 
     def lite_video(self) -> dict:
         """Frame by frame: an array in, the mask of the hair out."""
@@ -267,6 +348,33 @@ def _pictures(count: int, side: int) -> list[np.ndarray]:
     return [np.minimum(portrait.astype(np.uint16) + step, 255).astype(np.uint8) for step in range(count)]
 
 
+def _large(size: tuple[int, int] = (4000, 6000)) -> tuple[Parsing, np.ndarray]:
+    """A portrait of this size, parsed as a whole and its labels rendered; and the picture."""
+    picture = np.asarray(Image.open(_CLOSEUP).convert("RGB").resize(size[::-1]))
+    parsing = FaceParser("lite", "cpu").parse(picture, faces="image")
+    parsing.labels  # noqa: B018
+    return parsing, picture
+
+
+def _rendered_anew(parsing: Parsing) -> torch.Tensor:
+    return Parsing(parsing.logits, parsing.windows, parsing.sizes).labels
+
+
+def _in_units(unit: str, works: dict[str, Callable], rounds: int) -> dict[str, str]:
+    """Of each work its seconds and how many times those of the ``unit``, in turns: medians."""
+    seconds: dict[str, list[float]] = {name: [] for name in works}
+    for work in works.values():
+        work()
+    for _ in range(rounds):
+        for name, work in works.items():
+            seconds[name].append(_seconds(work))
+    figures = {}
+    for name, own in seconds.items():
+        ratio = statistics.median(a / b for a, b in zip(own, seconds[unit], strict=True))
+        figures[name] = f"{statistics.median(own):.3f} s" + (f", {ratio:.2f}x" if name != unit else "")
+    return figures
+
+
 def _seconds(function: Callable) -> float:
     if torch.cuda.is_available():
         torch.cuda.synchronize()
@@ -291,16 +399,16 @@ def _memory(field: str) -> float | None:
     return int(line.split()[1]) / 1e3
 
 
-def _peak(function: Callable) -> str:
-    """How far ``function`` raises this process over what it holds before."""
+def _peak(function: Callable, *, beside_result: bool = False) -> str:
+    """How far ``function`` raises this process over what it holds before; and over that and the tensor it returns."""
     if not Path("/proc/self/clear_refs").exists():
         function()
         return "not measured"
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
     before = _memory("VmRSS")
-    function()
-    return f"+{_memory('VmHWM') - before:.0f} MB"
+    result = function()
+    return f"+{_memory('VmHWM') - before - (result.nbytes / 1e6 if beside_result else 0):.0f} MB"
 
 
 def _flops() -> float:
@@ -343,13 +451,31 @@ def _imports() -> dict:
     return {"import over torch": f"{statistics.median(extra):.3f} s", "transformers imported": loaded}
 
 
+# What makes a difference here and what torch can tell of it.
+_INSTRUCTIONS = {
+    "AVX2": torch.cpu._is_avx2_supported,
+    "AVX512": torch.cpu._is_avx512_supported,
+    "AVX512-VNNI": torch.cpu._is_vnni_supported,
+    "AVX512-bf16": torch.cpu._is_avx512_bf16_supported,
+    "AMX": torch.cpu._is_amx_tile_supported,
+}
+
+
+def _processor() -> str:
+    """Its name; Linux has it in a file of its own."""
+    file = Path("/proc/cpuinfo")
+    lines = file.read_text().splitlines() if file.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 def _machine() -> dict:
     figures = {
         "torch": torch.__version__,
         "threads": torch.get_num_threads(),
-        "processor": platform.processor() or platform.machine(),
-        "instructions": torch.backends.cpu.get_cpu_capability(),
-        "AMX": torch.cpu._is_amx_tile_supported(),
+        "processor": _processor(),
+        "instructions": " ".join(name for name, there in _INSTRUCTIONS.items() if there()) or "none that are asked for",
+        "torch uses": torch.backends.cpu.get_cpu_capability(),
     }
     for precision in ("fp32", "bf16"):
         rate = f"{_gemm_rate(precision, 'cpu') / 1e9:.0f} GFLOP/s" if has_native(precision) else "only emulated"

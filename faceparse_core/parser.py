@@ -150,6 +150,7 @@ class FaceParser:
 
         Raises ``ValueError`` for an empty batch, NaN, a wrong rank or range, ``FileNotFoundError`` for a missing file.
         """
+        # load: whatever is given, as a list of images
         images = pictures.load(images)
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         given = _given(faces, order, sizes)

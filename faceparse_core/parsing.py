@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core import images as pictures
-from faceparse_core import rendering, threads
+from faceparse_core import rendering
 from faceparse_core.faces import (
     Face,
     Look,
@@ -207,7 +207,7 @@ class Parsing:
                             mask[there] = (mask[there] + extra * (labels[there] == label)).clamp_(0, 1)
 
                 self.labels  # noqa: B018 - rendered before the threads ask for them
-                threads.spread(fill, rendering.row_bands((height, width), 8))
+                rendering.spread(fill, rendering.row_bands((height, width), 8))
             if face != "all":
                 self._leave_one(masks[:, i], i, face)
         masks[:, list(self.filled)] = 1
@@ -416,14 +416,19 @@ class Parsing:
         kept = (1 - strength).expand(-1, 3).contiguous()
         overlay = pictures.empty(*self.labels.shape, 3)
         for out, image, labels in zip(overlay, images, self.labels, strict=True):
-            scaled = kept / 255 if image.dtype == torch.uint8 else kept
 
-            def lay(rows: slice, out=out, image=image, labels=labels, scaled=scaled) -> None:
-                ids = labels[rows].flatten().int()
-                pixels = out[rows].copy_(image[rows]).view(-1, 3)
-                pixels.mul_(scaled.index_select(0, ids)).add_(laid.index_select(0, ids))
+            def lay(rows: slice, out=out, image=image, labels=labels) -> None:
+                pixels = out[rows].copy_(image[rows])
+                if image.dtype == torch.uint8:
+                    pixels.mul_(1 / 255)  # three times as quick as a division
+                there = labels[rows].amax(0).nonzero()
+                if len(there):
+                    columns = slice(int(there[0]), int(there[-1]) + 1)
+                    part, ids = pixels[:, columns], labels[rows, columns].flatten().int()
+                    part.mul_(kept.index_select(0, ids).view(part.shape))
+                    part.add_(laid.index_select(0, ids).view(part.shape))
 
-            threads.spread(lay, rendering.row_bands(labels.shape, 64))
+            rendering.spread(lay, rendering.row_bands(labels.shape, 64))
         return overlay
 
     def _one_size(self) -> tuple[int, int]:

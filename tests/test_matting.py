@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -45,6 +46,41 @@ def test_the_edge_goes_to_where_the_colours_change(hair, method):
     refined = masks.refine(painted(TRUTH), GUESS, radius=6, unit="pixels", hair=hair, method=method)
     assert (refined[0] - TRUTH).abs().sum() < 0.4 * (GUESS[0] - TRUTH).abs().sum()
     assert ((refined[0] > 0.5) != (TRUTH > 0.5)).sum() < 0.4 * ((GUESS[0] > 0.5) != (TRUTH > 0.5)).sum()
+
+
+def filtered_everywhere(image: torch.Tensor, mask: torch.Tensor, reach: float, hair: bool) -> torch.Tensor:
+    """The guided filter of a picture [H, W, 3] in 0..1 and a mask [H, W], at every pixel of both."""
+    decided = mask**4 / (mask**4 + (1 - mask) ** 4)
+    factor = max(1, round(reach / 4))
+    window = round(reach / factor)
+    picture = torch.cat([image.permute(2, 0, 1), (mask if hair else decided)[None]])[None]
+    guide, values = F.avg_pool2d(picture, factor, ceil_mode=True).split([3, 1], 1)
+    sides = 2 * window + 1, 1, window
+    band = F.max_pool2d(values, *sides) + F.max_pool2d(-values, *sides) > 0.05
+    slope = matting._box(matting._linear_model(guide, values, window, (0.01 if hair else 0.03) ** 2), window)
+    model = torch.cat([slope, matting._box(band.float(), 1)], 1)
+    lines = F.interpolate(model, scale_factor=factor, mode="bilinear", align_corners=False)[0]
+    lines = lines[:, : mask.shape[0], : mask.shape[1]]
+    found = (lines[:3] * image.permute(2, 0, 1)).sum(0) + lines[3]
+    return torch.lerp(decided, ((found - 0.5) * (2 if hair else 4) + 0.5).clamp(0, 1), lines[4])
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.integers(40, 90),
+    place=st.tuples(st.floats(-0.7, 0.7), st.floats(0.1, 0.5), st.floats(0.1, 12)),
+    reach=st.floats(4, 30),
+    hair=st.booleans(),
+    band=st.sampled_from([1, 1000, 1 << 16]),
+)
+def test_work_in_the_band_alone_gives_what_work_everywhere_does(size, place, reach, hair, band):
+    x, radius, width = place
+    mask = disc(size, radius * size, x * size, width)[:, : size - 7]
+    image = painted(disc(size, radius * size + 2, x * size, 2)[:, : size - 7])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(matting, "_CACHED_PIXELS", band)
+        refined = masks.refine(image, mask[None], radius=reach / (2 if hair else 1), unit="pixels", hair=hair)[0]
+    assert (refined - filtered_everywhere(image[0], mask, reach, hair)).abs().max() < 1 / 512
 
 
 def test_fine_strands_that_the_mask_smears_come_back_as_hair(method):

@@ -15,7 +15,6 @@ HOUSE = (
     "labels",
     "images",
     "devices",
-    "threads",
     "models",
     "rendering",
     "masks",
@@ -118,3 +117,14 @@ def test_the_plan_can_be_seen_at_a_glance():
     for room in top:
         if room.is_dir():
             assert ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8"))), room
+
+
+def test_parse_is_read_downwards():
+    """One function of at most 40 lines beside its docstring, with the steps of the house in their order."""
+    source = (ROOT / "faceparse_core" / "parser.py").read_text(encoding="utf-8")
+    parser = next(node for node in ast.parse(source).body if getattr(node, "name", None) == "FaceParser")
+    parse = next(node for node in parser.body if getattr(node, "name", None) == "parse")
+    lines = source.splitlines()[parse.body[0].end_lineno : parse.end_lineno]  # after the docstring
+    assert len(lines) <= 40
+    steps = [line.split("#")[1].split(":")[0].strip() for line in lines if line.lstrip().startswith("#")]
+    assert steps == ["load", "find", "follow", "frame", "see", "steady", "compose"]

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from faceparse_core.threads import spread
+from faceparse_core.rendering.threads import spread
 
 
 @pytest.fixture(params=[1, 2, 3])

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from faceparse_core.devices import PRECISIONS, choose_precision
+from faceparse_core.errors import CheckpointError
 from faceparse_core.models import MEAN, STD
 from faceparse_core.models.hair import SUREST, HairOutline, odds
 
@@ -49,7 +50,7 @@ def corrected(mask: Tensor, change: Tensor) -> Tensor:
 def _network() -> tuple[HairOutline, torch.dtype]:
     """Ready to run on the CPU; with the type of its weights."""
     if not _WEIGHTS.is_file():
-        raise FileNotFoundError(f"the bundled weights {_WEIGHTS} are missing: install faceparse again")
+        raise CheckpointError(f"the bundled weights {_WEIGHTS} are missing: install faceparse again")
     dtype = PRECISIONS[choose_precision("auto", torch.device("cpu"))]
     network = HairOutline()
     network.load_state_dict(load_file(_WEIGHTS))

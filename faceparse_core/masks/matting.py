@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core import images as pictures
+from faceparse_core import threads
 from faceparse_core.errors import number
 from faceparse_core.images import Images
 from faceparse_core.masks.outline import bands
@@ -32,6 +33,8 @@ _EDGE = 0.05
 # A window of the guided filter is so many pixels of the reduced image to each side.
 _WINDOW = 4
 _BAND_PIXELS = 1 << 20
+# So many, with what is made of them, stay in a processor's cache.
+_CACHED_PIXELS = 1 << 16
 # Closed-form matting is solved at so many pixels, and brought to a larger picture by the filter. The mask, where it is
 # sure, counts so much beside the colours: found by eye, so that strands stay and rims go.
 _SOLVED_PIXELS = 1 << 20
@@ -76,7 +79,7 @@ def refine(
         raise ValueError("radius must be more than 0")
     number("strength", strength, 0, 1)
     frames, masks = _pairs(images, mask)
-    result = torch.empty(len(frames), *masks[0].shape)
+    result = pictures.empty(len(frames), *masks[0].shape)
     for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
         reach = (radius if unit == "pixels" else radius / 100 * _size(one)) * (2 if hair else 1)
         better = _with_hair_outline(image, one) if method == "network" else one
@@ -178,19 +181,17 @@ def _reduced(image: Tensor, mask: Tensor, factor: int, values: Callable[[Tensor,
     return torch.cat(parts, dim=2)
 
 
-def _enlarged(small: Tensor, factor: int, rows: slice, width: int) -> Tensor:
-    """Rows of an image from one reduced by ``_reduced``: bilinear, with the centres where they were."""
+def _enlarged(small: Tensor, factor: int, rows: slice, columns: slice) -> Tensor:
+    """A part of an image from one reduced by ``_reduced``: bilinear, with the centres where they were."""
     if factor == 1:
-        return small[:, :, rows]
-    place = ((torch.arange(rows.start, rows.stop) + 0.5) / factor - 0.5).clamp(0, small.shape[2] - 1)
-    above = place.long()
-    below = (above + 1).clamp_max(small.shape[2] - 1)
-    down = (place - above)[:, None]
-    first = above[0].item()
-    part = small[:, :, first : below[-1].item() + 1]
-    tall = torch.lerp(part[:, :, above - first], part[:, :, below - first], down)
-    full = F.interpolate(tall, size=(tall.shape[2], small.shape[3] * factor), mode="bilinear", align_corners=False)
-    return full[..., :width]
+        return small[:, :, rows, columns]
+    for axis, part in ((2, rows), (3, columns)):
+        place = ((torch.arange(part.start, part.stop) + 0.5) / factor - 0.5).clamp(0, small.shape[axis] - 1)
+        first = place.long()
+        second = (first + 1).clamp_max(small.shape[axis] - 1)
+        share = (place - first).view([-1] + [1] * (3 - axis))
+        small = torch.lerp(small.index_select(axis, first), small.index_select(axis, second), share)
+    return small
 
 
 def _box(values: Tensor, radius: int) -> Tensor:
@@ -198,6 +199,12 @@ def _box(values: Tensor, radius: int) -> Tensor:
     for kernel, padding in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
         values = F.avg_pool2d(values, kernel, 1, padding, count_include_pad=False)
     return values
+
+
+def _greatest(values: Tensor, radius: int) -> Tensor:
+    """The greatest over a square of ``radius`` pixels to each side."""
+    tall = F.max_pool2d(values, (2 * radius + 1, 1), 1, (radius, 0))
+    return F.max_pool2d(tall, (1, 2 * radius + 1), 1, (0, radius))
 
 
 # ---------------------------------------------------------------------------------------------- refining
@@ -208,26 +215,78 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
     solved = method == "closed_form"
     factor = math.ceil(math.sqrt(mask.numel() / _SOLVED_PIXELS)) if solved else max(1, round(reach / _WINDOW))
     window = max(1, round(reach / factor))
-    small = _reduced(
-        image, mask, factor, lambda colours, alpha: torch.cat([colours, alpha if hair else _decided(alpha)], 1)
-    )
-    guide, values = small[:, :3], small[:, 3:]
+    values = torch.empty(-(-height // factor), -(-width // factor))
+
+    def decide(rows: slice) -> None:
+        result[rows] = _decided(mask[rows])
+        values[_reduced_rows(rows, factor)] = _averaged((mask if hair else result)[rows, :, None], factor)[..., 0]
+
+    threads.spread(decide, bands(height, width, _CACHED_PIXELS, factor))
+    values = values[None, None]
     # The band: where the mask is not the same all over a window.
-    band = F.max_pool2d(values, 2 * window + 1, 1, window) + F.max_pool2d(-values, 2 * window + 1, 1, window) > _EDGE
+    band = _greatest(values, window) + _greatest(-values, window) > _EDGE
+    # What is farther from it than two windows, and what enlarging mixes in, has no part in it.
+    near = _greatest(band.float(), 2 * window + 2)[0, 0] > 0
+    guide = _reduced_colours(image, near, factor)
     contrast, steeper = (_HAIR_CONTRAST, _HAIR_STEEPER) if hair else (_CONTRAST, _STEEPER)
     if solved:
         values, window, steeper = _closed_form(guide, values, band), 1, steeper / 2
     slope = _box(_linear_model(guide, values, window, contrast**2), window)
     model = torch.cat([slope, _box(band.float(), 1)], 1)
-    for rows in bands(height, width, _BAND_PIXELS):
-        decided = _decided(mask[rows])
-        lines = _enlarged(model, factor, rows, width)[0]
-        if lines[4].any():
-            red, green, blue = _colours(image, rows)[0]
+
+    def follow(rows: slice) -> None:
+        small = _reduced_rows(rows, factor)
+        there = model[0, 4, max(0, small.start - 1) : small.stop + 1].any(0)
+        for columns in _stretches(there):
+            # Enlarging mixes a neighbour in.
+            across = slice(max(0, (columns.start - 1) * factor), min((columns.stop + 1) * factor, width))
+            lines = _enlarged(model, factor, rows, across)[0]
+            red, green, blue = _colours(image[:, across], rows)[0]
             found = lines[3].addcmul(lines[0], red).addcmul_(lines[1], green).addcmul_(lines[2], blue)
             found.sub_(0.5).mul_(steeper).add_(0.5).clamp_(0, 1)
-            decided = torch.lerp(decided, found, lines[4])
-        result[rows] = decided
+            decided = result[rows, across]
+            torch.lerp(decided, found, lines[4], out=decided)
+
+    threads.spread(follow, bands(height, width, _CACHED_PIXELS, factor))
+
+
+def _reduced_rows(rows: slice, factor: int) -> slice:
+    """The rows of a picture reduced by ``factor`` in which these are."""
+    return slice(rows.start // factor, -(-rows.stop // factor))
+
+
+def _stretches(there: Tensor) -> list[slice]:
+    """From where to where a row, bool [W], is True."""
+    changes = torch.diff(F.pad(there.byte(), (1, 1)).int()).nonzero().flatten().tolist()
+    return [slice(*ends) for ends in zip(changes[::2], changes[1::2], strict=True)]
+
+
+def _averaged(values: Tensor, factor: int) -> Tensor:
+    """Float values [H, W, C] averaged over squares of ``factor``, at the end over what is there of them."""
+    for axis in (0, 1):
+        whole = values.shape[axis] // factor * factor
+        parts = [values.narrow(axis, 0, whole).unflatten(axis, (-1, factor)).mean(axis + 1)]
+        if rest := values.shape[axis] - whole:
+            parts.append(values.narrow(axis, whole, rest).mean(axis, keepdim=True))
+        values = torch.cat(parts, axis)
+    return values
+
+
+def _reduced_colours(image: Tensor, near: Tensor, factor: int) -> Tensor:
+    """The colours of an image [H, W, 3] averaged over squares of ``factor`` where they are asked for, bool [h, w]; and
+    black elsewhere: [1, 3, h, w]."""
+    height, width = image.shape[:2]
+    colours = torch.zeros(*near.shape, 3)
+
+    def reduce(rows: slice) -> None:
+        small = _reduced_rows(rows, factor)
+        for columns in _stretches(near[small].any(0)):
+            part = image[rows, columns.start * factor : columns.stop * factor].cpu()
+            scale = 255 if part.dtype == torch.uint8 else 1
+            colours[small, columns] = _averaged(part.float(), factor).div_(scale)
+
+    threads.spread(reduce, bands(height, width, _CACHED_PIXELS, factor))
+    return colours.permute(2, 0, 1)[None]
 
 
 def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
@@ -242,10 +301,22 @@ def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
     head = tuple(slice(max(0, side.start - margin), side.stop + margin) for side in box)
     image, given = image[head], mask[head]
     factor = max(1, max(given.shape) // hair.SIZE)
-    change = hair.correction(_reduced(image, given, factor, lambda colours, alpha: torch.cat([colours, alpha], 1)))
-    result = mask.clone()
-    for band in bands(*given.shape, _BAND_PIXELS):
-        result[head][band] = hair.corrected(given[band], _enlarged(change, factor, band, given.shape[1])[0, 0])
+    alpha = torch.empty(-(-given.shape[0] // factor), -(-given.shape[1] // factor))
+
+    def reduce(rows: slice) -> None:
+        alpha[_reduced_rows(rows, factor)] = _averaged(given[rows, :, None], factor)[..., 0]
+
+    parts = list(bands(*given.shape, _CACHED_PIXELS, factor))
+    threads.spread(reduce, parts)
+    everywhere = torch.ones_like(alpha, dtype=torch.bool)
+    change = hair.correction(torch.cat([_reduced_colours(image, everywhere, factor), alpha[None, None]], 1))
+    result = pictures.empty(*mask.shape).copy_(mask)
+
+    def correct(rows: slice) -> None:
+        difference = _enlarged(change, factor, rows, slice(0, given.shape[1]))[0, 0]
+        result[head][rows] = hair.corrected(given[rows], difference)
+
+    threads.spread(correct, parts)
     return result
 
 
@@ -330,7 +401,7 @@ def _foreground_of_one(image: Tensor, mask: Tensor, result: Tensor) -> None:
     model = torch.cat([sums[:, 2:5] / (sums[:, :1] + 1e-9), sums[:, 5:] / (sums[:, 1:2] + 1e-9)], 1)
     for rows in bands(height, width, _BAND_PIXELS):
         colours, alpha = _colours(image, rows)[0], mask[rows]
-        lines = _enlarged(model, fine, rows, width)[0]
+        lines = _enlarged(model, fine, rows, slice(0, width))[0]
         front, back = lines[:3], lines[3:]
         # What the mix of both does not explain belongs to the foreground by its share.
         front = front + alpha * (colours - alpha * front - (1 - alpha) * back)

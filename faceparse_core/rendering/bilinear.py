@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faceparse_core import threads
+from faceparse_core.rendering import threads
 
 # What is made and reduced at a time; small enough to stay in the processor's cache between the two.
 _BAND_BYTES = 4 << 20
