@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -6,9 +7,9 @@ import torch
 from PIL import Image, ImageDraw
 from safetensors.torch import load_file
 
+from faceparse_core import checkpoints
 from faceparse_core.cli import main
 from faceparse_core.labels import region_ids
-from faceparse_core.models.finder import FinderNetwork
 from faceparse_core.training.finder import FinderConfig, losses_of, started, train
 from faceparse_core.training.photos import Photos, face_of_labels, held_back
 from faceparse_core.training.scenes import Scene, Scenery, Scenes
@@ -120,25 +121,30 @@ def test_the_loss_is_least_where_the_truth_is_said(photos):
 
 
 def test_it_starts_with_what_lite_knows():
-    network, lite = started("lite")
-    assert isinstance(network, FinderNetwork) and lite is not None
-    taken = network.stages[0][0].project.conv.weight
-    theirs = lite.stages[2][0].project.conv.weight
-    assert taken.shape[1] < theirs.shape[1]
-    assert all((theirs == column[:, None]).all(0).any() for column in taken.unbind(1))
+    network, lite = started("lite"), checkpoints.load(checkpoints.find("lite"), trainable=True)
+    pixels = torch.rand(1, 3, 64, 96)
+    taps = network.eval().seen(pixels)
+    x = lite.eval().stem(pixels)
+    theirs = [x := stage(x) for stage in lite.stages[:4]]
+    assert [tuple(tap.shape) for tap in taps] == [(1, 40, 8, 12), (1, 80, 4, 6)]
+    assert torch.equal(taps[0], theirs[2]) and torch.equal(taps[1], theirs[3])
 
 
 def test_a_run_learns_is_gone_on_with_and_starts_another(data, tmp_path):
-    config = FinderConfig(str(data), str(tmp_path), steps=4, imitation=2, batch_size=2, sizes=((1.0, 64),), workers=0)
+    config = FinderConfig(str(data), str(tmp_path / "1"), steps=3, batch_size=2, sizes=((1.0, 64),), workers=0)
     path = train(config)
     first = load_file(path)
-    before = torch.load(tmp_path / "last.pt", weights_only=True)["step"]
-    config.steps = 6
+    config.steps = 4
     again = load_file(train(config))
-    assert before == 4 and torch.load(tmp_path / "last.pt", weights_only=True)["step"] == 6
-    assert any(not torch.equal(first[key], again[key]) for key in first)
-    network, teacher = started(str(path))
-    assert teacher is None and torch.equal(network.output.bias.half(), again["output.bias"])
+    assert torch.load(tmp_path / "1" / "last.pt", weights_only=True)["step"] == 4
+    learnt = {key for key in first if not torch.equal(first[key], again[key])}
+    assert "output.weight" in learnt and not any(key.startswith("body.") for key in learnt)
+    network = started(str(path))
+    assert torch.equal(network.output.bias.half(), again["output.bias"])
+
+    config = replace(config, out=str(tmp_path / "2"), init=str(path), body=0.1)
+    further = load_file(train(config))
+    assert not torch.equal(further["body.0.conv.weight"], again["body.0.conv.weight"])
 
 
 def test_the_command_line_trains_it(data, tmp_path, capsys):

@@ -1,8 +1,8 @@
 """The network that finds faces: one map of centres for a whole picture, with a box and five marks at each.
 
-It is a small pyramid in the manner of CenterNet (Zhou et al. 2019) and YuNet (Wu et al. 2023). A few thin layers bring
-the picture to a quarter of its size; two stages as in ``lite`` (and, before training, with its weights) and one coarser
-one look at it; a feature pyramid brings them together at an eighth of the picture's size.
+It is a small pyramid in the manner of CenterNet (Zhou et al. 2019) and YuNet (Wu et al. 2023) on the first half of
+``lite``, whose weights it begins with: they know the parts of faces. A coarser stage looks at large ones; a feature
+pyramid brings them together at an eighth of the picture's size.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faceparse_core.models.lite import ConvNorm, InvertedResidual, Smooth, fold, pack
+from faceparse_core.models.lite import ConvNorm, InvertedResidual, Lite, Smooth, fold, pack
 from faceparse_core.models.packed import PackedConv2d
 
 STRIDE = 8
@@ -19,14 +19,11 @@ STRIDE = 8
 MARKS = 5
 """The eye at the left of an upright face, the other, the tip of the nose, the corners of the mouth, left and right."""
 
-# (expansion, kernel, stride, channels, repeats): the second and third are the third and fourth of EfficientNet-Lite0.
-_EARLY = ((2, 3, 2, 24, 1), (2, 3, 1, 24, 1))
-_STAGES = (
-    (3, 5, 2, 40, 2),
-    (3, 3, 2, 80, 3),
-    (3, 5, 2, 96, 2),
-)
-_STEM_CHANNELS, _WIDTH = 16, 64
+# (expansion, kernel, stride, channels, repeats) beyond the stages that are lite's; how many these are, and the channels
+# of those at strides 8 and 16.
+_COARSE = (3, 5, 2, 96, 2)
+_BODY, _TAPS = 4, (40, 80)
+_WIDTH = 64
 
 
 class FinderNetwork(nn.Module):
@@ -40,29 +37,31 @@ class FinderNetwork(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.stem = ConvNorm(3, _STEM_CHANNELS, kernel=3, stride=2)
-        channels = _STEM_CHANNELS
-        stages = []
-        for expansion, kernel, stride, out, repeats in (*_EARLY, *_STAGES):
-            blocks = [InvertedResidual(channels, out, expansion, kernel, stride)]
-            blocks += [InvertedResidual(out, out, expansion, kernel, 1) for _ in range(repeats - 1)]
-            stages.append(nn.Sequential(*blocks))
-            channels = out
-        self.early = nn.Sequential(*stages[: len(_EARLY)])
-        self.stages = nn.ModuleList(stages[len(_EARLY) :])
-        self.lateral = nn.ModuleList(ConvNorm(stage[3], _WIDTH, kernel=1, activation=False) for stage in _STAGES)
-        self.smooth = nn.ModuleList(Smooth(_WIDTH) for _ in _STAGES)
+        lite = Lite()
+        self.body = nn.Sequential(lite.stem, *lite.stages[:_BODY])
+        expansion, kernel, stride, out, repeats = _COARSE
+        blocks = [InvertedResidual(_TAPS[-1], out, expansion, kernel, stride)]
+        blocks += [InvertedResidual(out, out, expansion, kernel, 1) for _ in range(repeats - 1)]
+        self.coarse = nn.Sequential(*blocks)
+        channels = (*_TAPS, out)
+        self.lateral = nn.ModuleList(ConvNorm(c, _WIDTH, kernel=1, activation=False) for c in channels)
+        self.smooth = nn.ModuleList(Smooth(_WIDTH) for _ in channels)
         self.head = nn.Sequential(Smooth(_WIDTH), Smooth(_WIDTH))
         self.output = nn.Conv2d(_WIDTH, 1 + 2 + 2 + 2 * MARKS, 1)
         nn.init.zeros_(self.output.bias)
         nn.init.constant_(self.output.bias[:1], -4.0)  # almost nowhere is a face
 
     def forward(self, pixels: Tensor) -> Tensor:
-        x = self.early(self.stem(pixels))
-        taps = []
-        for stage in self.stages:
-            x = stage(x)
-            taps.append(x)
+        return self.said(*self.seen(pixels))
+
+    def seen(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+        """What the body sees, [B, 40, H/8, W/8] and [B, 80, H/16, W/16]."""
+        eighth = self.body[:-1](pixels)
+        return eighth, self.body[-1](eighth)
+
+    def said(self, eighth: Tensor, sixteenth: Tensor) -> Tensor:
+        """What is made of it."""
+        taps = (eighth, sixteenth, self.coarse(sixteenth))
         y = None
         for tap, lateral, smooth in zip(reversed(taps), reversed(self.lateral), reversed(self.smooth), strict=True):
             merged = lateral(tap)
@@ -70,6 +69,10 @@ class FinderNetwork(nn.Module):
                 merged = merged + F.interpolate(y, size=merged.shape[-2:], mode="bilinear", align_corners=False)
             y = smooth(merged)
         return self.output(self.head(y))
+
+    def take_body(self, lite: Lite) -> None:
+        """Take over the body of a Lite."""
+        self.body.load_state_dict(nn.Sequential(lite.stem, *lite.stages[:_BODY]).state_dict())
 
     def fold(self) -> FinderNetwork:
         """The same function for inference, in place, as ``Lite.fold``. Returns itself."""

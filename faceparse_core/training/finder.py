@@ -1,11 +1,12 @@
 """Training the network that finds faces.
 
-It starts from a Lite, half of whose channels it takes over in the middle: first its own thin layers learn to give what
-Lite's first ones give, then everything learns to find faces in composed pictures (see ``scenes``).
+Its body is that of a Lite, which stays as it is at first: what lies on it learns to find faces in composed pictures
+(see ``scenes``). A further run may train the body, too, more slowly (``body``).
 """
 
 from __future__ import annotations
 
+import copy
 import csv
 import json
 import time
@@ -15,13 +16,13 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from faceparse_core import checkpoints
 from faceparse_core.devices import choose_device
 from faceparse_core.models.finder import MARKS, FinderNetwork
-from faceparse_core.models.lite import InvertedResidual, Lite
+from faceparse_core.models.lite import Lite
 from faceparse_core.training.photos import Photos
 from faceparse_core.training.scenes import Scenery, Scenes
 from faceparse_core.training.train import (
@@ -47,14 +48,14 @@ class FinderConfig:
     data: str
     out: str
     init: str = "lite"  # a lite to start from, or the finder.safetensors of another run
-    steps: int = 4000
+    steps: int = 6000
     batch_size: int = 16
     # (share of the steps, size): pictures grow while the network learns
     sizes: tuple[tuple[float, int], ...] = ((0.9, 192), (0.1, 256))
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warm_up: float = 0.03  # share of the steps
-    imitation: int = 200  # steps in which the first layers learn to be Lite's; none for another run's finder
+    body: float = 0.0  # how fast the body learns, of the rate: 0 leaves it as it is
     boxes: float = 2.0  # weights of the losses of boxes and marks beside that of the centres
     marks: float = 8.0
     ema: float = 0.998
@@ -77,15 +78,22 @@ def train(config: FinderConfig) -> Path:
     torch.manual_seed(config.seed)
     device = choose_device(config.device)
     dtype = dtype_for(config.precision, device)
-    network, teacher = started(config.init)
-    network = network.to(device, memory_format=torch.channels_last).train()
-    imitation = config.imitation if teacher is not None else 0
-    if imitation:
-        teacher = teacher.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    network = started(config.init).to(device, memory_format=torch.channels_last).train()
+    body = set(network.body.parameters())
+    frozen = None
+    if not config.body:
+        network.body.requires_grad_(False)
+        # The body alone, as it runs fastest.
+        frozen = copy.deepcopy(network).fold().to(memory_format=torch.channels_last)
+        frozen = frozen.pack() if device.type == "cpu" else frozen
     average = Average(network, config.ema)
-    decayed = [p for p in network.parameters() if p.ndim > 1]
-    others = [p for p in network.parameters() if p.ndim <= 1]
-    groups = [{"params": decayed, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+    groups = []
+    for share, some in ((1.0, [p for p in network.parameters() if p not in body]), (config.body, list(body))):
+        for decay, those in (
+            (config.weight_decay, [p for p in some if p.ndim > 1]),
+            (0.0, [p for p in some if p.ndim <= 1]),
+        ):
+            groups += [{"params": those, "weight_decay": decay, "share": share}] if share else []
     optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
     scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     state = {"network": network, "average": average, "optimiser": optimiser, "scaler": scaler}
@@ -104,30 +112,29 @@ def train(config: FinderConfig) -> Path:
     progress = tqdm(loader, total=config.steps, initial=first, unit="step", desc="finder", mininterval=10)
     for step, (pixels, targets) in enumerate(progress, start=first):
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate(config, step)
-        pixels = normalise(pixels.to(device, non_blocking=True).float() / 255).contiguous(
-            memory_format=torch.channels_last
-        )
+            group["lr"] = learning_rate(config, step) * group["share"]
+        pixels = normalise(pixels.to(device, non_blocking=True).float() / 255)
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
         targets = targets.to(device, non_blocking=True)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            if step < imitation:
-                parts = {"imitation": _imitation(network, teacher, pixels)}
+            if frozen is None:
+                output = network(pixels)
             else:
-                parts = losses_of(network(pixels).float(), targets)
-        loss = (
-            sum(getattr(config, name, 1.0) * part for name, part in parts.items())
-            if step >= imitation
-            else parts["imitation"]
-        )
+                network.body.eval()
+                with torch.no_grad():
+                    taps = frozen.seen(pixels)
+                output = network.said(*taps)
+        parts = losses_of(output.float(), targets)
+        weights = {"boxes": config.boxes, "marks": config.marks}
+        loss = sum(weights.get(name, 1.0) * part for name, part in parts.items())
         learn(loss, network, optimiser, scaler)
         average.update(network)
         values = {name: part.item() for name, part in parts.items()}
-        recent = values if recent is None or recent.keys() != values.keys() else {
-            name: 0.97 * recent[name] + 0.03 * value for name, value in values.items()}  # fmt: skip
+        recent = {name: value + 0.97 * ((recent or values)[name] - value) for name, value in values.items()}
         if step % 20 == 0:
             progress.set_postfix({name: f"{value:.3f}" for name, value in recent.items()}, refresh=False)
-            log_file.flush()
             log.writerow([step, time.strftime("%H:%M:%S"), *(f"{name}={value:.4f}" for name, value in recent.items())])
+            log_file.flush()
         if step + 1 == config.steps or time.monotonic() - saved > config.save_every:
             save(step + 1)
             saved = time.monotonic()
@@ -160,42 +167,17 @@ def losses_of(output: Tensor, targets: Tensor) -> dict[str, Tensor]:
     }
 
 
-def started(init: str) -> tuple[FinderNetwork, Lite | None]:
-    """A network to train: another run's finder, or one that takes over a Lite's middle, with that Lite as a teacher."""
+def started(init: str) -> FinderNetwork:
+    """A network to train: another run's finder, or one on the body of a Lite."""
+    network = FinderNetwork()
     path = Path(init)
     if path.is_file():
         weights = load_file(path)
         if "output.weight" in weights:
-            network = FinderNetwork()
             network.load_state_dict(weights)
-            return network, None
+            return network
     lite = checkpoints.load(checkpoints.find(init), trainable=True)
     if not isinstance(lite, Lite):
         raise ValueError(f"--init {init} must be a lite or a finder.safetensors, not a {type(lite).__name__}")
-    network = FinderNetwork()
-    for ours, theirs in zip(network.stages, lite.stages[2:4], strict=False):
-        for block, other in zip(ours, theirs, strict=True):
-            _take_over(block, other)
-    return network, lite
-
-
-def _take_over(block: InvertedResidual, other: InvertedResidual) -> None:
-    """The weights of a wider block: of its hidden channels those that move its output most."""
-    norm = other.depthwise.norm
-    strength = other.project.conv.weight.flatten(1).norm(dim=0) * (norm.weight.abs() + norm.bias.clamp_min(0))
-    best = strength.topk(block.project.conv.in_channels).indices.sort().values
-    state = other.state_dict()
-    for key, value in state.items():
-        if key.startswith(("expand.", "depthwise.")) and value.ndim:
-            state[key] = value[best]
-    state["project.conv.weight"] = state["project.conv.weight"][:, best]
-    block.load_state_dict(state)
-
-
-def _imitation(network: FinderNetwork, lite: Lite, pixels: Tensor) -> Tensor:
-    """How far the first layers are from giving what Lite's give at a quarter of the size, in deviations."""
-    with torch.no_grad():
-        theirs = nn.Sequential(lite.stem, *lite.stages[:2])(pixels).float()
-        spread = theirs.var((0, 2, 3), keepdim=True) + 1e-3
-    ours = network.early(network.stem(pixels)).float()
-    return ((ours - theirs) ** 2 / spread).mean()
+    network.take_body(lite)
+    return network
