@@ -28,7 +28,7 @@ def choose_device(device: str | torch.device) -> torch.device:
         return torch.device(there[0])
     try:
         chosen = torch.device(device)
-    except RuntimeError as error:
+    except (RuntimeError, TypeError) as error:
         raise ValueError(f"unknown device '{device}': here there is {', '.join(there)}, or auto") from error
     if chosen.type not in there or (chosen.type == "cuda" and (chosen.index or 0) >= torch.cuda.device_count()):
         raise ValueError(f"there is no device '{device}' here, but {', '.join(there)}; 'auto' takes the first")
@@ -45,7 +45,7 @@ def choose_precision(precision: str, device: torch.device) -> str:
         if device.type == "cuda":
             return "fp16"
         return "bf16" if device.type == "cpu" and has_native("bf16") and torch.cpu._is_amx_tile_supported() else "fp32"
-    if precision not in PRECISIONS:
+    if not isinstance(precision, str) or precision not in PRECISIONS:
         raise ValueError(f"unknown precision '{precision}': choose auto, {', '.join(PRECISIONS)}")
     if device.type == "cpu" and not has_native(precision):
         _warn_of_emulation(precision)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 # Longer messages of libraries are lists of their inner calls.
 _MOST_WORDS = 300
+_ADVICE = "there is not enough memory. Take a smaller picture, fewer at a time or a smaller resolution"
 
 LARGEST = 1_000_000
 """No width, radius or distance in pixels makes sense beyond this: no picture is so large."""
@@ -39,7 +40,7 @@ def explained(what: str, kind: type[Exception] = ValueError) -> Iterator[None]:
     """Whatever a library raises inside is raised again as ``kind``, with ``what`` was being done before its words.
 
     Errors that are ours already pass: CheckpointError, and of the system's a file that is missing or closed to us. Too
-    little memory, for which every library has a word of its own, is always a MemoryError.
+    little memory is always a MemoryError.
     """
     try:
         yield
@@ -47,13 +48,28 @@ def explained(what: str, kind: type[Exception] = ValueError) -> Iterator[None]:
         raise
     except Exception as error:
         if is_out_of_memory(error):
-            raise MemoryError(
-                f"{what}: there is not enough memory. Take a smaller picture, fewer at a time or a smaller resolution"
-            ) from error
+            raise _no_memory(what, error) from error
         raise kind(f"{what}: {said(error)}") from error
 
 
-def is_out_of_memory(error: BaseException) -> bool:
+@contextlib.contextmanager
+def enough_memory(what: str) -> Iterator[None]:
+    """Too little memory, for which every library has a word of its own, is a MemoryError; everything else passes."""
+    try:
+        yield
+    except Exception as error:
+        if is_out_of_memory(error):
+            raise _no_memory(what, error) from error
+        raise
+
+
+def _no_memory(what: str, error: Exception) -> MemoryError:
+    if isinstance(error, MemoryError) and _ADVICE in str(error):
+        return error
+    return MemoryError(f"{what}: {_ADVICE}")
+
+
+def is_out_of_memory(error: Exception) -> bool:
     """Whether this is how Python, torch, ONNX Runtime or the system says that memory has run out."""
     words = str(error).lower()
     return isinstance(error, MemoryError) or any(

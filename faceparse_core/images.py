@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import ExifTags, Image, ImageDraw, ImageFont, ImageOps, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 
+from faceparse_core.errors import explained, said
 from faceparse_core.labels import LABELS
 
 OneImage = str | Path | Image.Image | np.ndarray | Tensor
@@ -219,7 +220,9 @@ def _load_one(image: object, name: str) -> list[Tensor]:
     if isinstance(image, (str, Path)):
         return [_read_file(Path(image))]
     if isinstance(image, Image.Image):
-        return [_pixels(_upright(image), name)]
+        with explained(f"{name}, a PIL image, cannot be decoded"):
+            image = _upright(image)
+        return [_pixels(image, name)]
     if isinstance(image, np.ndarray):
         return _from_tensor(_from_numpy(image, name), name)
     if isinstance(image, Tensor):
@@ -228,25 +231,27 @@ def _load_one(image: object, name: str) -> list[Tensor]:
 
 
 def _read_file(path: Path) -> Tensor:
-    if path.is_dir():
+    # Unlike those of Path, these are False for what no file can be called.
+    if os.path.isdir(path):
         raise ValueError(f"{path} is a folder, not a picture")
-    if not path.exists():
-        raise FileNotFoundError(f"there is no file {path}")
+    if not os.path.exists(path):
+        raise FileNotFoundError(f"there is no file {said(path)}")
+    if not os.path.isfile(path):
+        raise ValueError(f"{path} is no file: pipes and devices are not read")  # they may never end
     try:
-        with Image.open(path) as picture:
-            picture = _upright(picture)
-    except (PermissionError, MemoryError):
+        with explained(f"{path} cannot be decoded"), Image.open(path) as picture:
+            picture = _upright(picture)  # decoders raise whatever the damage makes them stumble over
+    except ValueError as error:
+        if isinstance(error.__cause__, UnidentifiedImageError):
+            raise ValueError(f"{path} is not a picture that Pillow can read") from error.__cause__
         raise
-    except UnidentifiedImageError as error:
-        raise ValueError(f"{path} is not a picture that Pillow can read") from error
-    except Exception as error:  # decoders raise whatever the damage makes them stumble over
-        raise ValueError(f"{path} cannot be decoded: {error}") from error
     return _pixels(picture, str(path))
 
 
 def _upright(picture: Image.Image) -> Image.Image:
     """The decoded picture, turned as its EXIF orientation says."""
-    picture.load()
+    if picture.load() is None:
+        raise ValueError("it holds no pixels")
     if picture.getexif().get(ExifTags.Base.Orientation, 1) == 1:
         return picture
     return ImageOps.exif_transpose(picture)
@@ -311,6 +316,8 @@ def _from_numpy(array: np.ndarray, name: str) -> Tensor:
 def _from_tensor(tensor: Tensor, name: str) -> list[Tensor]:
     """The images of a tensor [H, W], [H, W, C] or [B, H, W, C], checked."""
     given = f"{name} is {_describe(tensor)}"
+    if tensor.is_meta or tensor.layout != torch.strided or tensor.is_quantized:
+        raise ValueError(f"{given}: it must lie in memory, dense; give {ACCEPTED}")
     if tensor.dtype == torch.uint16:
         tensor = torch.from_numpy(_upper_8_bits(tensor.cpu().numpy()))
     if tensor.dtype != torch.uint8 and not tensor.is_floating_point():

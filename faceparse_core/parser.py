@@ -16,6 +16,7 @@ from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core.checkpoints import Checkpoint
 from faceparse_core.devices import PRECISIONS, choose_device, choose_precision
+from faceparse_core.errors import CheckpointError, enough_memory, explained, number, said
 from faceparse_core.faces import (
     ORDERS,
     Face,
@@ -35,6 +36,7 @@ from faceparse_core.faces import (
     layout,
 )
 from faceparse_core.images import Images
+from faceparse_core.models import LARGEST_SIDE
 from faceparse_core.models.cuda_graphs import Graphed
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.onnx import choose_device as onnx_device
@@ -101,11 +103,13 @@ class FaceParser:
                 )
             self.device, self.precision = choose_device(onnx_device(device)), "fp32"
         self.resolution = self.checkpoint.resolution if resolution is None else resolution
-        if not (isinstance(self.resolution, int) and self.resolution > 0 and self.resolution % _STRIDE == 0):
-            raise ValueError(f"resolution must be a positive multiple of {_STRIDE}, such as 512, not {resolution!r}")
+        name = f"resolution, a multiple of {_STRIDE} such as 512,"
+        if number(name, self.resolution, _STRIDE, LARGEST_SIDE, whole=True) % _STRIDE:
+            raise ValueError(f"resolution must be a multiple of {_STRIDE}, such as 512, not {resolution!r}")
         if network is None:
             network = _shared_network(self.checkpoint, self.device, PRECISIONS[self.precision])
         self.network = network
+        self._makes_sense = False
         # Some ONNX files take pictures of one size alone.
         self._fixed_size: tuple[int, int] | None = getattr(network, "input_size", None)
         if self._fixed_size and resolution is not None and (resolution, resolution) != self._fixed_size:
@@ -119,6 +123,7 @@ class FaceParser:
             f"FaceParser({self.checkpoint.name} on {self.device}, {self.precision}, {self.resolution}, fit={self.fit})"
         )
 
+    @enough_memory("the pictures cannot be parsed")
     def parse(
         self,
         images: Images,
@@ -148,15 +153,17 @@ class FaceParser:
         ``batch_size``: how many go through the network at a time. ``progress(done, total)``, in images, is called after
         every batch, also of the search for faces; an exception from it stops the work.
 
-        Raises ``ValueError`` for an empty batch, NaN, a wrong rank or range, ``FileNotFoundError`` for a missing file.
+        Raises ``ValueError`` for an empty batch, NaN, a wrong rank or range, ``FileNotFoundError`` for a missing file,
+        ``CheckpointError`` for a network that cannot be run, ``MemoryError`` where there is too little memory.
         """
         # load: whatever is given, as a list of images
         images = pictures.load(images)
         sizes = [(image.shape[0], image.shape[1]) for image in images]
         given = _given(faces, order, sizes)
-        batch_size = self._batch_size() if batch_size is None else batch_size
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, not {batch_size}")
+        number("smallest", smallest, 0)
+        if not isinstance(track, (bool, Tracker)):
+            raise ValueError(f"track must be True, False or a Tracker, not {said(repr(track))}")
+        batch_size = self._batch_size() if batch_size is None else number("batch_size", batch_size, 1, whole=True)
         tracker = Tracker() if track is True else track or None
         told = _Progress(progress, len(images))
         looks: list[Look] = []
@@ -246,9 +253,15 @@ class FaceParser:
     def _within_memory(self, pixels: Tensor) -> Tensor:
         """Logits of a batch; in halves, then on the CPU, where the device has not enough memory for it."""
         try:
-            return self._logits(_sent(pixels, self.device))
-        except RuntimeError as error:
-            if self.device.type == "cpu" or not _is_out_of_memory(error):
+            with explained(f"{self.checkpoint.path} cannot be run", CheckpointError):
+                logits = self._logits(_sent(pixels, self.device))
+                if not self._makes_sense:  # looked at once where a look makes a GPU wait
+                    if not logits.sum().isfinite():
+                        raise ValueError("what it gives is no numbers (NaN or infinite)")
+                    self._makes_sense = self.device.type != "cpu"
+                return logits
+        except MemoryError:
+            if self.device.type == "cpu":
                 raise
         # Here, not above: as long as there is an exception, what it was about stays in memory.
         _empty_cache(self.device)
@@ -258,7 +271,7 @@ class FaceParser:
             return torch.cat([self._within_memory(part) for part in pixels.split(half)])
         _log.warning("%s has no memory for a single image of %s: going on on the CPU", self.device, self.resolution)
         on_cpu = FaceParser(self.checkpoint, "cpu", resolution=self.resolution, fit=self.fit)
-        return _sent(on_cpu._logits(pixels.cpu()), self.device)
+        return _sent(on_cpu._within_memory(pixels.cpu()), self.device)
 
     def _layout(self, height: int, width: int) -> Layout:
         """How an image of this size is laid out for the network."""
@@ -335,11 +348,6 @@ def _sent(values: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and values.device.type == "cpu":
         return values.pin_memory().to(device, non_blocking=True)
     return values.to(device)
-
-
-def _is_out_of_memory(error: RuntimeError) -> bool:
-    # Metal has no exception of its own for it.
-    return isinstance(error, torch.cuda.OutOfMemoryError) or "out of memory" in str(error)
 
 
 def _empty_cache(device: torch.device) -> None:

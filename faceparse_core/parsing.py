@@ -18,6 +18,7 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core import rendering
+from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import (
     Face,
     Look,
@@ -173,6 +174,7 @@ class Parsing:
         """
         return self.masks([region], soft=soft, face=face)[0]
 
+    @enough_memory("the masks cannot be drawn")
     def masks(self, regions: Sequence[str], *, soft: bool = False, face: int | str = "all") -> Tensor:
         """The masks of several regions, float32 [R, B, H, W], in one pass: soft ones for little more than one."""
         if not (face in ("all", "largest") or (isinstance(face, int) and face >= 0)):
@@ -400,13 +402,13 @@ class Parsing:
             )
         return figures
 
+    @enough_memory("the overlay cannot be drawn")
     def overlay(self, images: Images, *, opacity: float = 0.6) -> Tensor:
         """The images with each label's colour laid over them, float32 [B, H, W, 3] in [0, 1]; the background stays.
 
         ``images``: the images that were parsed, in any form that ``parse`` takes; ``opacity`` in [0, 1].
         """
-        if not 0 <= opacity <= 1:
-            raise ValueError(f"opacity must be between 0 and 1, not {opacity}")
+        number("opacity", opacity, 0, 1)
         images = pictures.load(images)
         if [tuple(image.shape[:2]) for image in images] != self.sizes:
             raise ValueError("overlay needs the images that were parsed: their number and sizes must be the parsing's")

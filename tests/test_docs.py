@@ -22,7 +22,6 @@ from PIL import Image
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
-HAIR_MASK = ROOT / "workflows" / "api" / "hair_mask.json"
 PROJECT = (ROOT / "pyproject.toml").read_text(encoding="utf-8").split("[project.optional-dependencies]")[1]
 EXTRAS = set(re.findall(r"^(\w+) = \[", PROJECT.split("\n[")[0], re.M))
 pages = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
@@ -50,7 +49,7 @@ def folder(tmp_path, monkeypatch) -> Path:
     shutil.copytree(ROOT / "samples", "samples", ignore=shutil.ignore_patterns("*.labels.png", "*.overlay.png"))
     (tmp_path / "photos").mkdir()
     for name in ("portrait.jpg", "me.jpg", "photos/one.jpg", "photos/two.jpg"):
-        shutil.copy(ROOT / "samples" / "closeup.jpg", name)
+        Image.open(ROOT / "samples" / "closeup.jpg").resize((256, 256)).save(name)  # small: the words are tested
     shutil.copy(ROOT / "samples" / "portrait.jpg", "group.jpg")
     shutil.copy(ROOT / "samples" / "portrait.mp4", "clip.mp4")
     return tmp_path
@@ -58,7 +57,7 @@ def folder(tmp_path, monkeypatch) -> Path:
 
 @pages
 def test_snippets_run(page, folder, runner, capsys):
-    frame = np.asarray(Image.open(folder / "portrait.jpg").convert("RGB"))[::4, ::4]
+    frame = np.asarray(Image.open(folder / "portrait.jpg").convert("RGB"))[::2, ::2]
     namespace = {"edit": lambda crops: crops, "frames": [frame, frame[:, ::-1].copy(), frame]}
     for language, code in snippets(page):
         if language == "python":
@@ -115,8 +114,6 @@ def _faceparse(words: list[str], runner, capsys) -> None:
 def _python(words: list[str], runner, capsys) -> None:
     if words[0] != "-m":
         assert words[0] == "workflows/run.py"
-        if any("Select Labels.labels" in word for word in words) and '"labels"' not in read(HAIR_MASK):
-            return  # as long as the graphs have lists of labels
         nobody = [] if "--server" in words else ["--server", "http://127.0.0.1:9"]
         words = ["http://127.0.0.1:9" if word.startswith("http://") else word for word in words[1:]]
         assert runner.main([*words, *nobody]) == 1
@@ -193,6 +190,22 @@ def test_the_front_page_is_short_and_leads_to_every_page():
     assert len(text.splitlines()) <= 200
     for page in PAGES[1:]:
         assert f"({page.relative_to(ROOT).as_posix()})" in text, f"nobody finds {page.name}"
+
+
+def test_the_plan_of_the_house_is_what_is_there():
+    (plan,) = (code for _, code in snippets(ROOT / "docs" / "design.md"))
+    folder, named = ROOT, set()
+    for line in plan.splitlines():
+        words = re.match(r"( {0,2})([\w.]+/?(?:  [\w.]+/)*) {2,}|( {0,2})(\w+/)$", line)
+        if words:
+            indent, names = (words.group(1), words.group(2)) if words.group(2) else (words.group(3), words.group(4))
+            for name in names.split():
+                path = (folder if indent else ROOT) / name
+                assert path.exists(), path
+                named.add(path)
+            folder = folder if indent else ROOT / names.split()[0]
+    rooms = {path for path in (ROOT / "faceparse_core").iterdir() if not path.name.startswith("_")}
+    assert rooms - {ROOT / "faceparse_core" / "py.typed"} <= named
 
 
 def test_every_page_says_what_holds_of_its_labels():

@@ -64,6 +64,10 @@ class _Interrupted(Exception):
 def fetch(server: Server, file: RemoteFile, folder: Path, report: Callable[[int], None]) -> None:
     """Downloads one file. Until its sha256 is checked it is a ``.part``, to which a later try or process appends."""
     part = _part(folder, file)
+    if part.is_symlink():
+        part.unlink()  # nothing is written through a link that somebody else may have made
+    elif os.path.lexists(part) and not part.is_file():
+        raise CheckpointError(f"{part} is no file, and a download is to be written there: take it away")
     clean = _size(part) == 0  # no bytes of an earlier process, which may have gone wrong in whatever way
     fruitless = 0
     while True:
@@ -112,6 +116,8 @@ class Server:
             if here and not _continues(answer, here):
                 here = 0  # the server sends the file from its start
             length = answer.headers.get("Content-Length")
+            if length is not None and not re.fullmatch("[0-9]{1,18}", length):
+                raise _Interrupted("the server answers with a Content-Length that is no number")
             if length is not None and here + int(length) != file.size:
                 raise CheckpointError(
                     f"{self.url(file)} has {here + int(length):,} bytes instead of {file.size:,}: not the file that "

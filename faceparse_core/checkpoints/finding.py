@@ -141,6 +141,8 @@ def _at(path: Path) -> Checkpoint:
             f"there is no file or folder {path}. Models with a name: auto, {table.BUNDLED}, {table.BEST}."
         )
     path = path.absolute()
+    if not path.is_dir() and not path.is_file():
+        raise CheckpointError(f"{path} is neither a file nor a folder: pipes and devices are not read")
     if path.name == table.WEIGHTS and (path.parent / "config.json").is_file():
         path = path.parent  # the weights of a folder mean little without its config
     onnx = onnx_file(path)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import torch
 from torch import nn
 
+from faceparse_core.checkpoints.foreign import load_foreign
 from faceparse_core.checkpoints.reading import (
     COUNTER,
     Contents,
     architecture_of,
     config_labels,
+    json_of,
     metadata_labels,
     onnx_contents,
     order_of,
@@ -22,7 +23,6 @@ from faceparse_core.checkpoints.reading import (
 from faceparse_core.checkpoints.table import Checkpoint
 from faceparse_core.errors import CheckpointError
 from faceparse_core.labels import NUM_LABELS
-from faceparse_core.models.hub import HubModel
 from faceparse_core.models.lite import Lite, LiteConfig
 from faceparse_core.models.onnx import OnnxModel
 from faceparse_core.models.segformer import SegFormer, SegFormerConfig, config_from_weights
@@ -47,25 +47,29 @@ def load(checkpoint: Checkpoint, *, trainable: bool = False) -> nn.Module:
     contents = read_contents(checkpoint.path)
     if architecture_of(contents) != checkpoint.architecture:
         raise CheckpointError(f"{checkpoint.path} no longer is a {checkpoint.architecture} checkpoint: it was replaced")
-    build = {"lite": _load_lite, "segformer": _load_segformer, "transformers": _load_transformers}
+    build = {"lite": _load_lite, "segformer": _load_segformer, "transformers": load_foreign}
     network = build[checkpoint.architecture](contents)
     for key, tensor in network.state_dict().items():
         # A sum shows every NaN and infinity and, unlike isfinite, needs no second copy of the weights.
         if tensor.is_floating_point() and not tensor.sum().isfinite():
             raise CheckpointError(f"{contents.weights} is damaged: {key} holds NaN or infinite values")
-    if isinstance(network, (Lite, SegFormer)) and not trainable:
+    if trainable:
+        # Nothing stays mapped to the file: what is trained stays long, and may be saved over where it comes from.
+        for tensor in (*network.parameters(), *network.buffers()):
+            tensor.data = tensor.data.clone()
+    elif isinstance(network, (Lite, SegFormer)):
         network.fold()
     return network.eval().requires_grad_(trainable)
 
 
 def _load_lite(contents: Contents) -> Lite:
     try:
-        config = LiteConfig(**json.loads(contents.metadata["config"]))
+        config = LiteConfig(**json_of(contents.metadata["config"]))
         if config.num_labels != NUM_LABELS:
             raise ValueError(f"it has {config.num_labels} labels instead of {NUM_LABELS}")
         with torch.device("meta"):
             network = Lite(config)
-    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, KeyError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{contents.weights} holds no lite network that we know: {error}") from error
     own = network.state_dict()
     problems = [key for key in own if key not in contents.tensors or own[key].shape != contents.tensors[key].shape]
@@ -86,12 +90,12 @@ def _load_segformer(contents: Contents) -> SegFormer:
         if contents.config is not None:
             config = SegFormerConfig.from_dict(contents.config)
         elif "config" in contents.metadata:
-            config = SegFormerConfig.from_dict(json.loads(contents.metadata["config"]))
+            config = SegFormerConfig.from_dict(json_of(contents.metadata["config"]))
         else:
             config = config_from_weights(contents.tensors)
         with torch.device("meta"):  # shapes alone, no random weights
             network = SegFormer(config)
-    except (TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, TypeError, ValueError, RuntimeError, OverflowError) as error:
         raise CheckpointError(f"{contents.path} holds no SegFormer that we know: {error}") from error
     try:
         network.check_fit(from_published(contents.tensors))  # before anything is read
@@ -106,43 +110,10 @@ def _load_segformer(contents: Contents) -> SegFormer:
         raise CheckpointError(f"{config} contradicts the weights in {contents.weights}. {error}") from error
 
 
-def _load_transformers(contents: Contents) -> HubModel:
-    """Through transformers: nothing from the network, no pickles, no code from the checkpoint."""
-    order = order_of(contents, config_labels(contents))
-    kind = contents.config.get("model_type")
-    try:
-        from transformers import AutoModelForSemanticSegmentation
-        from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES as kinds
-    except ImportError as error:
-        raise CheckpointError(f"{contents.path} needs transformers, which cannot be imported: {error}") from error
-    if kind not in kinds:
-        raise CheckpointError(
-            f"{contents.path / 'config.json'}: transformers has no semantic segmentation of the type {kind!r}. "
-            f"Accepted: lite, {', '.join(kinds)}."
-        )
-    try:
-        network, report = AutoModelForSemanticSegmentation.from_pretrained(
-            str(contents.path), local_files_only=True, use_safetensors=True, trust_remote_code=False,
-            output_loading_info=True,
-        )  # fmt: skip
-    except (OSError, ValueError, RuntimeError, ImportError, KeyError, TypeError) as error:
-        raise CheckpointError(f"transformers cannot load {contents.path}: {error}") from error
-    # transformers fills what is missing with random numbers and only warns.
-    missing = sorted(map(str, (*report["missing_keys"], *report["mismatched_keys"])))
-    if missing:
-        raise CheckpointError(
-            f"{contents.path / 'config.json'} contradicts the weights in {contents.weights}: {len(missing)} tensors of "
-            f"a {kind} are missing or of another shape, {missing[0]} first"
-        )
-    return HubModel(network.float(), order, bgr=bool(contents.preprocessor.get("do_flip_channel_order")))
-
-
 def _load_onnx(file: Path) -> OnnxModel:
     contents = onnx_contents(file)
     order = order_of(contents, config_labels(contents) if contents.config is not None else None)
     try:
         return OnnxModel(file, order)
-    except ImportError as error:
-        raise CheckpointError(str(error)) from error
-    except Exception as error:  # onnxruntime has an exception of its own for every kind of damage
-        raise CheckpointError(f"onnxruntime cannot run {file}: {error}") from error
+    except (ImportError, ValueError) as error:
+        raise CheckpointError(f"{file} cannot be used: {error}") from error

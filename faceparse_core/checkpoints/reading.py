@@ -17,11 +17,13 @@ import torch
 from torch import Tensor
 
 from faceparse_core.checkpoints.table import WEIGHTS, Checkpoint
-from faceparse_core.errors import CheckpointError
+from faceparse_core.errors import CheckpointError, number, said
 from faceparse_core.labels import LABELS, NUM_LABELS, label_order
+from faceparse_core.models import LARGEST_SIDE
 
 COUNTER = "num_batches_tracked"
 _SMALL = 1 << 16
+_LARGEST_JSON = 64 << 20
 _CLASSIFIER = re.compile(r"^(decode_head\.)?classifier\.(weight|bias)$")
 
 
@@ -84,8 +86,10 @@ def describe(path: Path, name: str, note: str = "") -> Checkpoint:
     architecture = architecture_of(contents)
     if architecture == "lite" or contents.preprocessor == {}:
         resolution = contents.metadata.get("resolution", "512")
-        if not resolution.isdecimal() or not int(resolution):
-            raise CheckpointError(f"{contents.weights}: the resolution must be a number of pixels, not {resolution!r}")
+        if not re.fullmatch("[0-9]{1,4}", resolution) or not 0 < int(resolution) <= LARGEST_SIDE:
+            raise CheckpointError(
+                f"{contents.weights}: the resolution must be 1 to {LARGEST_SIDE} pixels, not {said(repr(resolution))}"
+            )
         return Checkpoint(name, path, architecture, _rounded(int(resolution)), note=note)
     return Checkpoint(name, path, architecture, *_preprocessing(contents), note=note)
 
@@ -109,7 +113,7 @@ def read_contents(path: Path) -> Contents:
     if path.is_dir():
         files = _weight_files(path)
         config = _read_json(path / "config.json")
-    elif path.suffix == ".safetensors":
+    elif path.suffix == ".safetensors" and path.is_file():
         files, config = (path,), None
     else:
         raise CheckpointError(f"{path} is no .safetensors file. {_CONVERT}")
@@ -178,12 +182,22 @@ def _read_json(file: Path) -> dict[str, Any] | None:
     if not file.is_file():
         return None
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
+        if file.stat().st_size > _LARGEST_JSON:
+            raise ValueError(f"it has more than {_LARGEST_JSON:,} bytes")
+        data = json_of(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{file} cannot be read: {error}") from error
     if not isinstance(data, dict):
         raise CheckpointError(f"{file} must hold a JSON object, not a {type(data).__name__}")
     return data
+
+
+def json_of(text: str) -> Any:
+    """What a text in JSON says. Raises ValueError for one that is none, or nested too deeply to be read."""
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
 
 
 def _preprocessing(contents: Contents) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
@@ -199,11 +213,16 @@ def _preprocessing(contents: Contents) -> tuple[int, tuple[float, ...], tuple[fl
         # Networks that want 0..255, or another scale, get it from a mean and std that undo our 0..1.
         scale = 255 * float(given.get("rescale_factor", 1 / 255)) if given.get("do_rescale", True) else 255.0
         mean, std = tuple(value / scale for value in mean), tuple(value / scale for value in std)
-        if len(mean) != 3 or len(std) != 3 or min(std) <= 0 or max(sides) <= 0:
-            raise ValueError("it needs a size above 0, three means, and three deviations above 0")
-    except (AttributeError, TypeError, ValueError, ZeroDivisionError) as error:
+        if len(mean) != 3 or len(std) != 3 or not sides:
+            raise ValueError("it needs a size, three means, and three deviations")
+        for value in mean:
+            number("image_mean", value)
+        for value in std:
+            number("image_std", value, 1e-6)
+        side = _rounded(number("size", max(sides), 1, LARGEST_SIDE))
+    except (AttributeError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
         raise CheckpointError(f"{contents.path / 'preprocessor_config.json'} makes no sense: {error}") from error
-    return _rounded(max(sides)), mean, std
+    return side, mean, std
 
 
 def _rounded(side):
@@ -224,7 +243,7 @@ def metadata_labels(contents: Contents) -> list[str] | None:
     if "labels" not in contents.metadata:
         return None
     try:
-        return [str(name) for name in json.loads(contents.metadata["labels"])]
+        return [str(name) for name in json_of(contents.metadata["labels"])]
     except (TypeError, ValueError) as error:
         raise CheckpointError(f"the labels in {contents.weights} must be a JSON list of names") from error
 

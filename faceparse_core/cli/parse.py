@@ -13,6 +13,7 @@ from pathlib import Path
 from faceparse_core import __version__
 from faceparse_core.cli.files import Outputs
 from faceparse_core.cli.options import add_model_options, face_parser
+from faceparse_core.errors import enough_memory
 from faceparse_core.labels import LABELS, resolve
 
 _PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
@@ -129,7 +130,8 @@ def _parse_files(args: argparse.Namespace, inputs: list[Path], file: Path | None
             if args.skip_existing and _is_done(args, path, file, outputs):
                 skipped.append(str(path))
                 continue
-            result = _parse_one(args, parser, path, file, outputs)
+            with enough_memory("it cannot be parsed"):
+                result = _parse_one(args, parser, path, file, outputs)
         except (ValueError, OSError, MemoryError) as error:  # of this picture: the rest goes on
             failed.append({"image": str(path), "error": str(error) or type(error).__name__})
             continue

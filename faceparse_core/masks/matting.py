@@ -15,11 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core import images as pictures
-from faceparse_core import threads
 from faceparse_core.errors import number
 from faceparse_core.images import Images
 from faceparse_core.masks.outline import bands
 from faceparse_core.masks.tools import as_mask
+from faceparse_core.rendering import spread
 
 UNITS = ("percent", "pixels")
 METHODS = ("guided", "network", "closed_form")
@@ -221,7 +221,7 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
         result[rows] = _decided(mask[rows])
         values[_reduced_rows(rows, factor)] = _averaged((mask if hair else result)[rows, :, None], factor)[..., 0]
 
-    threads.spread(decide, bands(height, width, _CACHED_PIXELS, factor))
+    spread(decide, bands(height, width, _CACHED_PIXELS, factor))
     values = values[None, None]
     # The band: where the mask is not the same all over a window.
     band = _greatest(values, window) + _greatest(-values, window) > _EDGE
@@ -247,7 +247,7 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
             decided = result[rows, across]
             torch.lerp(decided, found, lines[4], out=decided)
 
-    threads.spread(follow, bands(height, width, _CACHED_PIXELS, factor))
+    spread(follow, bands(height, width, _CACHED_PIXELS, factor))
 
 
 def _reduced_rows(rows: slice, factor: int) -> slice:
@@ -285,7 +285,7 @@ def _reduced_colours(image: Tensor, near: Tensor, factor: int) -> Tensor:
             scale = 255 if part.dtype == torch.uint8 else 1
             colours[small, columns] = _averaged(part.float(), factor).div_(scale)
 
-    threads.spread(reduce, bands(height, width, _CACHED_PIXELS, factor))
+    spread(reduce, bands(height, width, _CACHED_PIXELS, factor))
     return colours.permute(2, 0, 1)[None]
 
 
@@ -307,7 +307,7 @@ def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
         alpha[_reduced_rows(rows, factor)] = _averaged(given[rows, :, None], factor)[..., 0]
 
     parts = list(bands(*given.shape, _CACHED_PIXELS, factor))
-    threads.spread(reduce, parts)
+    spread(reduce, parts)
     everywhere = torch.ones_like(alpha, dtype=torch.bool)
     change = hair.correction(torch.cat([_reduced_colours(image, everywhere, factor), alpha[None, None]], 1))
     result = pictures.empty(*mask.shape).copy_(mask)
@@ -316,7 +316,7 @@ def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
         difference = _enlarged(change, factor, rows, slice(0, given.shape[1]))[0, 0]
         result[head][rows] = hair.corrected(given[rows], difference)
 
-    threads.spread(correct, parts)
+    spread(correct, parts)
     return result
 
 

@@ -5,6 +5,7 @@ are named here.
 """
 
 __all__ = [
+    "LARGEST_SIDE",
     "MEAN",
     "STD",
     "cuda_graphs",
@@ -17,6 +18,9 @@ __all__ = [
     "segformer_layers",
     "segformer_names",
 ]
+
+LARGEST_SIDE = 4096
+"""No network is given pictures with a longer side."""
 
 # Of the pixels of ImageNet in 0..1, red, green, blue: what our networks want them normalised with.
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

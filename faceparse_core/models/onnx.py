@@ -8,6 +8,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from faceparse_core.errors import CheckpointError, explained
+
 # The provider of ONNX Runtime that computes on a torch device of this type.
 PROVIDERS = {
     "cpu": "CPUExecutionProvider",
@@ -32,7 +34,7 @@ class OnnxModel(nn.Module):
     weights as they lie.
 
     Raises ImportError where onnxruntime is missing, ValueError for a file that is no segmentation network, or a device
-    that onnxruntime cannot use, and whatever onnxruntime raises for a file that it cannot read.
+    that onnxruntime cannot use, and CheckpointError for a file that onnxruntime cannot read or run.
     """
 
     def __init__(self, path: str | os.PathLike[str], order: Sequence[int], *, save_memory: bool = False):
@@ -52,10 +54,13 @@ class OnnxModel(nn.Module):
         if len(array) % step:
             raise ValueError(f"{self.path} takes batches of {step} pictures alone, not {len(array)}")
         batches = [array[start : start + step] for start in range(0, len(array), step)]
-        maps = [torch.from_numpy(self.session.run([self._output], {self._input: batch})[0]) for batch in batches]
+        with explained(f"onnxruntime cannot run {self.path}", CheckpointError):
+            maps = [torch.from_numpy(self.session.run([self._output], {self._input: batch})[0]) for batch in batches]
+        if any(map.ndim != 4 for map in maps):
+            raise CheckpointError(f"{self.path} gives {list(maps[0].shape)}, not maps [B, labels, H, W]")
         logits = (torch.cat(maps) if len(maps) > 1 else maps[0]).to(pixels.device, torch.float32)
         if logits.shape[1] != len(self.order):
-            raise ValueError(f"{self.path} gives {logits.shape[1]} labels, not {len(self.order)}")
+            raise CheckpointError(f"{self.path} gives {logits.shape[1]} labels, not {len(self.order)}")
         return logits if self.order == list(range(len(self.order))) else logits[:, self.order]
 
     def _apply(self, fn, recurse=True):
@@ -74,9 +79,10 @@ class OnnxModel(nn.Module):
             session_options.enable_cpu_mem_arena = False
             session_options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
             left_out = ["ConstantFolding"]  # which would unpack all small weights at once
-        session = onnxruntime.InferenceSession(
-            self.path, session_options, providers=[(provider, options)], disabled_optimizers=left_out
-        )
+        with explained(f"onnxruntime cannot read {self.path}", CheckpointError):
+            session = onnxruntime.InferenceSession(
+                self.path, session_options, providers=[(provider, options)], disabled_optimizers=left_out
+            )
         if session.get_providers()[0] != provider:  # onnxruntime itself only prints that it computes elsewhere now
             raise ValueError(f"onnxruntime cannot start {provider} here, for device '{device}': choose device='cpu'")
         self.session, self._device = session, device

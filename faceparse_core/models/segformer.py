@@ -61,6 +61,8 @@ class SegFormerConfig:
             if not isinstance(values, Sequence) or len(values) != STAGES or not all(map(_is_count, values)):
                 raise ValueError(f"SegFormer: {name} must be four whole numbers from 1 up, got {values!r}.")
             object.__setattr__(self, name, tuple(values))
+        if max(self.depths) > _MOST_LAYERS:
+            raise ValueError(f"SegFormer: depths may be {_MOST_LAYERS} at most, got {self.depths!r}.")
         for name in ("decoder_width", "num_labels"):
             if not _is_count(getattr(self, name)):
                 raise ValueError(f"SegFormer: {name} must be a whole number from 1 up, got {getattr(self, name)!r}.")
@@ -124,6 +126,7 @@ _FIELDS = {
 }
 _REQUIRED = ("depths", "hidden_sizes", "decoder_hidden_size", "num_attention_heads", "sr_ratios")
 # What a config may say but this network computes in one way only.
+_MOST_LAYERS = 1000  # of a stage: what says more is no network
 _FIXED = {
     "num_channels": 3,
     "num_encoder_blocks": STAGES,

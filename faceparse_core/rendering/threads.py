@@ -52,5 +52,12 @@ def _pool(count: int) -> ThreadPoolExecutor:
     return pool
 
 
+def _in_child() -> None:
+    """A process that is forked has none of the threads, but torch would wait for its own: it gets on with one, until
+    somebody sets another number there, if torch has not computed before the fork."""
+    _pool.cache_clear()
+    torch.set_num_threads(1)
+
+
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a process that is forked has none of the threads
+    os.register_at_fork(after_in_child=_in_child)
