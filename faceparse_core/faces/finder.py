@@ -28,10 +28,10 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "finder.safetensors"
 
 # The longer side of the first look at a picture, and the pixels that the second has at most. Where a picture is much
 # smaller than that, it is enlarged a little.
-_GLANCE, _SECOND_PIXELS, _ENLARGED = 288, 1024 * 768, 1.5
+_GLANCE, _SECOND_PIXELS, _ENLARGED = 192, 1024 * 768, 1.5
 _MULTIPLE = 32
 # From this score on something is a face; what is less may be one, and asks for a closer look.
-_FACE, _HINT = 0.5, 0.15
+_FACE, _HINT = 0.45, 0.15
 _LARGE = 110  # of a face in the second look, in pixels: from here on it is seen better in the first
 _MOST = 400  # faces of one look
 # Where a face is known to be, the window around it is seen so large, and so little is enough.
