@@ -43,7 +43,7 @@ _TONES = (
     (28, "3 intermediate"),
     (10, "4 tan"),
     (-30, "5 brown"),
-    (-91, "6 dark"),
+    (-181, "6 dark"),
 )
 _FACE_PARTS = torch.tensor(region_ids("skin + nose + eyes + brows + lips + mouth"))
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 import platform
 from functools import cache
+from typing import TypeVar
 
 import torch
+from torch import nn
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 _log = logging.getLogger("faceparse")
+_Network = TypeVar("_Network", bound=nn.Module)
 
 
 def choose_device(device: str | torch.device) -> torch.device:
@@ -51,6 +54,14 @@ def choose_precision(precision: str, device: torch.device) -> str:
         _warn_of_emulation(precision)
         return "fp32"
     return precision
+
+
+def placed(network: _Network, device: torch.device | None = None, dtype: torch.dtype | None = None) -> _Network:
+    """The network, changed: on ``device`` and in ``dtype`` where they are given, and with channels-last memory, which
+    is quickest for convolutions."""
+    moved = {"device": device, "dtype": dtype}
+    given = {name: value for name, value in moved.items() if value is not None}
+    return network.to(**given, memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's types lack it
 
 
 @cache

@@ -12,6 +12,7 @@ import math
 import numbers
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, Literal, overload
 
 # Longer messages of libraries are lists of their inner calls.
 _MOST_WORDS = 300
@@ -25,7 +26,11 @@ class CheckpointError(RuntimeError):
     """Weights that are missing, damaged or of another kind; the message says what, where, and what to do."""
 
 
-def number(name: str, value: object, least: float = -LARGEST, most: float = LARGEST, *, whole: bool = False) -> float:
+@overload
+def number(name: str, value: Any, least: float = -LARGEST, most: float = LARGEST, *, whole: Literal[True]) -> int: ...
+@overload
+def number(name: str, value: Any, least: float = -LARGEST, most: float = LARGEST) -> float: ...
+def number(name: str, value: Any, least: float = -LARGEST, most: float = LARGEST, *, whole: bool = False) -> float:
     """``value``, which must be a number from ``least`` to ``most``: an int if ``whole``. Else ValueError."""
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
     if not is_number or not least <= value <= most or value == math.inf or (whole and value != int(value)):

@@ -290,7 +290,7 @@ def _check_16_bit(picture: Image.Image, name: str) -> None:
     if picture.mode != "I":
         return
     # Pillow reads some 16-bit files into 32 bits.
-    low, high = picture.getextrema()
+    low, high = (int(bound) for bound in np.ravel(picture.getextrema()))
     if low < 0 or high > 65535:
         raise ValueError(f"{name} has 32-bit values {low}..{high}; whole numbers up to 65535 (16 bits) are accepted")
 

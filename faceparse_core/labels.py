@@ -10,6 +10,7 @@ import difflib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,10 @@ _DRAWN_ALIASES: dict[str, tuple[str, ...]] = {"under eyes": ("under eye", "below
 _PAIRED_PARTS: tuple[tuple[str, ...], ...] = (("eye",), ("brow", "eyebrow", "eye brow"), ("ear",))
 
 
-def _side_names(left: int | str, right: int | str, parts: Sequence[str]) -> Iterator[tuple[str, int | str]]:
+_Named = TypeVar("_Named", int, str)
+
+
+def _side_names(left: _Named, right: _Named, parts: Sequence[str]) -> Iterator[tuple[str, _Named]]:
     """Every way to name one part of a pair; left and right are the subject's unless the name says the viewer's."""
     for side, own, opposite in (("left", left, right), ("right", right, left)):
         for part in parts:
@@ -203,6 +207,14 @@ def resolve(expression: str) -> Region:
 
     Raises ValueError, saying what is accepted, for an empty expression, an unknown name (with the nearest right ones),
     a doubled, missing or dangling operator, and for an expression that selects nothing.
+
+    >>> resolve("eyes + glasses")
+    Region(ids=(3, 4, 5), drawn={})
+    >>> resolve("skin - forehead").shapes
+    ('forehead',)
+    >>> resolve("hiar")
+    Traceback (most recent call last):
+    ValueError: region 'hiar': there is no 'hiar'; did you mean 'hair'...
     """
     if not isinstance(expression, str):
         raise ValueError(f"a region is text such as 'hair' or 'face - eyes', not {type(expression).__name__}")
@@ -245,6 +257,11 @@ def region_ids(expression: str) -> tuple[int, ...]:
 
     See ``resolve`` for what an expression may be and for its errors. Raises ValueError, too, for one that holds drawn
     regions, which are a part of a label only.
+
+    >>> region_ids("eyes")
+    (4, 5)
+    >>> [LABELS[index].title for index in region_ids("mouth area - mouth")]
+    ['upper lip', 'lower lip']
     """
     region = resolve(expression)
     if region.drawn:
@@ -260,6 +277,10 @@ def label_order(names: Sequence[str]) -> list[int]:
 
     ``names[i]`` is what its channel ``i`` means, under the published name or a usual variant of it (``eye_g`` or
     ``eyeglasses``, ``l_eye`` or ``left eye``). Raises ValueError unless they are exactly our 19 labels.
+
+    >>> backwards = [label.name for label in reversed(LABELS)]
+    >>> label_order(backwards)[:3]
+    [18, 17, 16]
     """
     channels: dict[int, int] = {}
     unknown: list[str] = []

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core.checkpoints import Checkpoint
-from faceparse_core.devices import PRECISIONS, choose_device, choose_precision
+from faceparse_core.devices import PRECISIONS, choose_device, choose_precision, placed
 from faceparse_core.errors import CheckpointError, enough_memory, explained, number, said
 from faceparse_core.faces import (
     ORDERS,
@@ -207,7 +207,7 @@ class FaceParser:
         found: list[Found] = []
         for start in range(0, len(images), batch_size):
             some = slice(start, start + batch_size)
-            if given == "auto":
+            if isinstance(given, str):
                 found += [Found(faces) for faces in self._finder.find(images[some])]
             else:
                 found += [self._settled(image, boxes) for image, boxes in zip(images[some], given[some], strict=True)]
@@ -369,16 +369,14 @@ def _shared_network(checkpoint: Checkpoint, device: torch.device, dtype: torch.d
     key = (checkpoint.path.resolve(), checkpoint.architecture, str(device), dtype)
     now = stamp(checkpoint.path)
     with _loading:
-        known_stamp, network = _networks.get(key, (None, None))
-        if known_stamp != now:
-            network = ready(checkpoints.load(checkpoint), device, dtype)
-            _networks[key] = (now, network)
-    return network
+        if key not in _networks or _networks[key][0] != now:
+            _networks[key] = now, ready(checkpoints.load(checkpoint), device, dtype)
+        return _networks[key][1]
 
 
 def ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Module:
     """The network, which may be changed, on ``device``, in ``dtype``, in the memory layout that is quickest there."""
-    network = network.to(device, dtype, memory_format=torch.channels_last)
+    network = placed(network, device, dtype)
     if isinstance(network, (Lite, SegFormer)):
         if device.type == "cpu":
             network.pack()

@@ -85,7 +85,11 @@ class Parsing:
         filled: Iterable[int] = (),
         details: Sequence[Details | None] = (),
     ):
-        self.logits, self.windows, self.sizes = list(logits), list(windows), [tuple(size) for size in sizes]
+        self.logits, self.windows, self.sizes = (
+            list(logits),
+            list(windows),
+            [(height, width) for height, width in sizes],
+        )
         self.filled = frozenset(filled)
         self.details = list(details) or [None] * len(self.sizes)
 

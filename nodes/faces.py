@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from typing import cast
 
 import torch
 from comfy_api.latest import io
@@ -161,4 +162,5 @@ class PasteFaces(io.ComfyNode):
         pasted = paste_faces(
             _batch(image), _batch(crops), face_crops, mask=mask, feather=feather, progress=host.Progress()
         )
+        pasted = cast(torch.Tensor, pasted)  # as the images were
         return io.NodeOutput(host.give(pasted), ui=shown(pasted))

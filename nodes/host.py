@@ -100,7 +100,7 @@ def _found(model: str) -> Checkpoint:
 def _network(checkpoint: Checkpoint, device: torch.device, precision: str) -> ModelPatcher:
     """The network of a checkpoint under ComfyUI's memory management; loaded again if its files have changed."""
     from faceparse_core import checkpoints
-    from faceparse_core.devices import PRECISIONS
+    from faceparse_core.devices import PRECISIONS, placed
     from faceparse_core.parser import ready, stamp
 
     key = (checkpoint.path, stamp(checkpoint.path), precision)
@@ -108,7 +108,7 @@ def _network(checkpoint: Checkpoint, device: torch.device, precision: str) -> Mo
         network, dtype = checkpoints.load(checkpoint), PRECISIONS[precision]
         # What runs on the CPU stays there, and may take a form that cannot be moved.
         to_stay = device.type == "cpu"
-        network = ready(network, device, dtype) if to_stay else network.to(dtype, memory_format=torch.channels_last)
+        network = ready(network, device, dtype) if to_stay else placed(network, dtype=dtype)
         _networks[key] = ModelPatcher(network, load_device=device, offload_device=memory.unet_offload_device())
     return _networks[key]
 
@@ -170,12 +170,16 @@ def parse(
     parts = []
     for start in range(0, max(1, len(images)), _IMAGES_ON_GPU):
         some = slice(start, start + _IMAGES_ON_GPU)
+
+        def progress(done: int, _: int, before: int = start) -> None:
+            tick(before + done, len(images))
+
         part = parser.parse(
             images[some],
             faces=faces if isinstance(faces, str) else faces[some],
             track=tracker,
             batch_size=max(1, batch),
-            progress=lambda done, _, start=start: tick(start + done, len(images)),
+            progress=progress,
         )
         if device.type != "cpu":
             _ = part.labels  # rendered where the logits are: a GPU is quicker at it

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
+_Tensor: Any = Tensor  # whose properties are, on the class, descriptors
 # What can be said before there are any pixels.
 _KNOWN_BEFORE = {
-    Tensor.shape.__get__,
-    Tensor.ndim.__get__,
-    Tensor.dtype.__get__,
-    Tensor.device.__get__,
-    Tensor.layout.__get__,
-    Tensor.is_cuda.__get__,
-    Tensor.requires_grad.__get__,
+    _Tensor.shape.__get__,
+    _Tensor.ndim.__get__,
+    _Tensor.dtype.__get__,
+    _Tensor.device.__get__,
+    _Tensor.layout.__get__,
+    _Tensor.is_cuda.__get__,
+    _Tensor.requires_grad.__get__,
     Tensor.size,
     Tensor.dim,
     Tensor.numel,
@@ -34,6 +36,9 @@ class Later(Tensor):
     long as nobody uses it. Whoever does gets an ordinary tensor from every operation.
     """
 
+    _make: Callable[[], Tensor] | None
+    _made: Tensor | None
+
     @staticmethod
     def of(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device, make: Callable[[], Tensor]) -> Later:
         """What ``make()`` will give: a tensor of this shape, dtype and device."""
@@ -42,7 +47,7 @@ class Later(Tensor):
         later._make, later._made = make, None
         return later
 
-    def __repr__(self) -> str:
+    def __repr__(self, *, tensor_contents=None) -> str:  # type: ignore[override]  # torch's is the same
         return f"Later({'made' if self._made is not None else 'not made'}, {tuple(self.shape)})"
 
     @classmethod
@@ -56,6 +61,6 @@ class Later(Tensor):
 def _made(value: object) -> object:
     if not isinstance(value, Later):
         return value
-    if value._made is None:
+    if value._make is not None:
         value._made, value._make = value._make(), None
     return value._made

@@ -177,7 +177,7 @@ def _boxes_of_each(bboxes, count: int) -> list[list]:
     return bboxes * count if len(bboxes) == 1 else bboxes
 
 
-def wrong_region(expression: object) -> str:
+def wrong_region(expression: str | None) -> str:
     """What is wrong with a region expression, with the nearest right names; nothing, too, where it comes over a link
     and is not known before the run."""
     if expression is None:

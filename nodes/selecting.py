@@ -11,7 +11,7 @@ from .parsing import CATEGORY, FaceParsing, wrong_region
 from .shown import menu
 
 # Whose parts are selected: as it is shown, and as the engine calls it.
-_WHOSE = {"all": "all", "largest": "largest", **{str(index): index for index in range(16)}}
+_WHOSE: dict[str, str | int] = {"all": "all", "largest": "largest", **{str(index): index for index in range(16)}}
 _log = logging.getLogger("faceparse")
 
 
@@ -91,7 +91,9 @@ class SelectLabels(io.ComfyNode):
 
 def _missing(parsing, face: str | int) -> str:
     """What to tell of images that have no face of this number, and so an empty mask; nothing if all have it."""
-    counts = [len(found) for found in parsing.faces] if isinstance(face, int) else []
+    if not isinstance(face, int):
+        return ""
+    counts = [len(found) for found in parsing.faces]
     without = sum(count <= face for count in counts)
     if not without:
         return ""

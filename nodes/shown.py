@@ -37,7 +37,7 @@ def shown_parsing(parsing: Parsing, image: Tensor) -> ui.SavedImages:
     """The parts in their colours over the image, as what a node shows; and its picture is kept for ``menu``."""
     _pictures[parsing] = _bytes(_small(image[0, ..., :3], _MENU))
     labels = parsing[0].small_labels(_PICTURE)[0].long()
-    picture = pictures.resize(_pictures[parsing], labels.shape)
+    picture = pictures.resize(_pictures[parsing], (labels.shape[0], labels.shape[1]))
     colours = _COLOURS[labels]
     over = torch.where((labels > 0)[..., None], picture + (colours - picture) * _OPACITY, picture.float())
     return ui.SavedImages([host.save_picture(over.to(torch.uint8))])

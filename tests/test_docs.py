@@ -64,7 +64,7 @@ def test_snippets_run(page, folder, runner, capsys):
             _needs(code, namespace)
             exec(compile(code, page.name, "exec"), namespace)
         elif language == "sh" and not code.startswith("(\n"):  # a script: tests/test_workflows.py runs it
-            for line in code.splitlines():
+            for line in code.replace("\\\n", " ").splitlines():
                 for command in re.split(r"\s+&&\s+", line.split(" #")[0].strip()):
                     if command:
                         check(command.removeprefix("(").removesuffix(")"), runner, capsys)

@@ -8,6 +8,7 @@ import gc
 import importlib.util
 import json
 import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -152,12 +153,58 @@ def test_the_editor_knows_the_labels_of_the_engine(pack):
     assert known["names"] == names
 
 
-def test_help_pages_tell_of_every_input_and_output(pack):
+@pytest.mark.parametrize("page", ["{}.md", "{}/zh.md"])
+def test_help_pages_tell_of_every_input_and_output(pack, page):
     for name, node in pack.nodes.items():
-        page = (ROOT / pack.module.WEB_DIRECTORY / "docs" / f"{name}.md").read_text()
+        text = (ROOT / pack.module.WEB_DIRECTORY / "docs" / page.format(name)).read_text(encoding="utf-8")
         schema = node.define_schema()
         for socket in [*schema.inputs, *schema.outputs]:
-            assert f"**{socket.id}**" in page, f"{name}.{socket.id}"
+            assert f"**{socket.id}**" in text, f"{name}.{socket.id}"
+
+
+LANGUAGES = ("zh", "zh-TW", "ja", "ko", "fr", "es", "de", "ru", "pt-BR")
+
+
+def words(language: str) -> dict[str, str]:
+    """The translations of a language: "FaceParseCutOut/inputs/mask/tooltip" and so on -> text."""
+
+    def flat(part, path):
+        if isinstance(part, str):
+            return {path: part}
+        return {key: text for name, one in part.items() for key, text in flat(one, f"{path}/{name}").items()}
+
+    return flat(json.loads((ROOT / "locales" / language / "nodeDefs.json").read_text(encoding="utf-8")), "")
+
+
+def test_the_english_that_was_translated_is_what_the_nodes_say(pack):
+    """Who changes a tooltip changes it in every language, and then in locales/en."""
+    said = {}
+    for name, node in pack.nodes.items():
+        schema = node.define_schema()
+        said[f"/{name}/display_name"], said[f"/{name}/description"] = schema.display_name, schema.description
+        outputs = [(str(number), socket) for number, socket in enumerate(schema.outputs)]
+        for kind, sockets in (("inputs", [(socket.id, socket) for socket in schema.inputs]), ("outputs", outputs)):
+            for key, socket in sockets:
+                said[f"/{name}/{kind}/{key}/name"] = socket.id
+                if socket.tooltip:
+                    said[f"/{name}/{kind}/{key}/tooltip"] = socket.tooltip
+    assert words("en") == said
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_language_has_all_words(language):
+    english, translated = words("en"), words(language)
+    assert translated.keys() == english.keys()
+    assert {path.name for path in (ROOT / "locales").iterdir()} == {"en", *LANGUAGES}
+    for key, text in translated.items():
+        assert text.strip(), key
+        if key.endswith(("tooltip", "description")):
+            assert text != english[key], f"{key} is not translated"
+            # What is typed or chosen stays as it is, whatever the language.
+            for word in re.findall(
+                r"\b(?:fp32|segformer-b5|lite|models/face_parsing|pip install pymatting)\b", english[key]
+            ):
+                assert word in text, f"{key}: {word}"
 
 
 def test_what_is_selected_is_one_line_of_text(pack):
@@ -267,6 +314,22 @@ def test_a_big_picture_is_not_rendered_as_long_as_nobody_asks(run, image, monkey
     monkeypatch.setattr(rendering, "labels", lambda *rest: sizes.append(max(rest[2])) or labels(*rest))
     run("ParseFace", image=image.repeat_interleave(10, 1).repeat_interleave(10, 2))
     assert max(sizes) <= 1024
+
+
+def test_results_are_as_exact_as_the_host_keeps_them(run, image, parsing, monkeypatch):
+    import comfy.model_management as memory
+
+    monkeypatch.setattr(memory, "intermediate_dtype", lambda: torch.float16)
+    parsed, mask, overlay = run("ParseFace", image=image.half()).args
+    assert mask.dtype == overlay.dtype == torch.float16 and (mask * 1).dtype == (overlay * 1).dtype == torch.float16
+    for name, inputs in (
+        ("SelectLabels", dict(parsing=parsed)),
+        ("MaskFeather", dict(mask=mask, feather=3)),
+        ("RefineMask", dict(image=image.half(), mask=mask)),
+        ("CutOut", dict(image=image.half(), mask=mask)),
+        ("CropFaces", dict(image=image.half(), parsing=parsed)),
+    ):
+        assert run(name, **inputs).args[0].dtype == torch.float16, name
 
 
 def test_outputs_that_nobody_looks_at_are_not_made(run, image, parsing, monkeypatch):

@@ -429,6 +429,14 @@ def test_evaluate_command(data, capsys, tmp_path):
     assert "test.txt" in capsys.readouterr().err
 
 
+def test_where_only_hair_is_told_only_hair_is_measured(street):
+    parser = FaceParser("lite", device="cpu", resolution=64)
+    whole, hair_alone = (evaluate(parser, f"{street}{options}", "val") for options in ("", ",told=hair"))
+    assert hair_alone.counts[:, 13].equal(whole.counts[:, 13])
+    assert not hair_alone.counts[:, [1, 2, 17, 18]].any()
+    assert hair_alone.mean_f1 == hair_alone.f1[13] or not hair_alone.counts[13].any()
+
+
 # ---------------------------------------------------------------------------------------------- outlines of hair
 
 

@@ -276,8 +276,12 @@ def _download(name: str, endpoint: str, progress: bool | Progress) -> Path:
     with reporter(name, published.size, progress) as report, only_one(folder, published.files, report):
         done = 0
         for file in published.files:
+
+            def report_here(here: int, before: int = done) -> None:
+                report(before + here)
+
             if not has_sha256(folder / file.name, file):
-                fetch(server, file, folder, lambda here, done=done: report(done + here))
+                fetch(server, file, folder, report_here)
             done += file.size
             report(done)
     _log.info("%s lies in %s. Licence: %s", name, folder, published.licence)

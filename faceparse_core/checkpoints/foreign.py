@@ -25,7 +25,7 @@ def load_foreign(contents: Contents) -> HubModel:
     """A network through transformers: nothing from the network, no pickles, no code from the checkpoint."""
     order = order_of(contents, config_labels(contents))
     file = contents.path / "config.json"
-    kind = contents.config.get("model_type")
+    kind = (contents.config or {}).get("model_type")
     try:
         from transformers import AutoModelForSemanticSegmentation
         from transformers.models.auto.modeling_auto import MODEL_FOR_SEMANTIC_SEGMENTATION_MAPPING_NAMES as kinds
@@ -91,7 +91,7 @@ def nothing_leaves() -> Iterator[None]:
 
 
 def _refuse(event: str, arguments: tuple) -> None:
-    if event.startswith("socket.") and getattr(_alone, "depth", 0) and event in _GOES_OUT:
+    if event.startswith("socket.") and getattr(_alone, "depth", 0) > 0 and event in _GOES_OUT:
         raise CheckpointError("it wants to be read from a server, and nothing is fetched for a local model")
 
 

@@ -26,6 +26,8 @@ _SMALL = 1 << 16
 _LARGEST_JSON = 64 << 20
 _CLASSIFIER = re.compile(r"^(decode_head\.)?classifier\.(weight|bias)$")
 
+_Colour = tuple[float, float, float]
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -200,19 +202,19 @@ def json_of(text: str) -> Any:
         raise ValueError("it is nested too deeply") from error
 
 
-def _preprocessing(contents: Contents) -> tuple[int, tuple[float, ...], tuple[float, ...]]:
+def _preprocessing(contents: Contents) -> tuple[int, _Colour, _Colour]:
     """The resolution, and the mean and std for pixels in 0..1, that a preprocessor_config.json asks for."""
     given = contents.preprocessor
     try:
-        size = given.get("crop_size") if given.get("do_center_crop") else given.get("size", 512)
+        size: Any = given.get("crop_size") if given.get("do_center_crop") else given.get("size", 512)
         sides = [int(side) for side in size.values()] if isinstance(size, dict) else [int(size)]
-        mean, std = (0.0,) * 3, (1.0,) * 3
+        mean, std = [0.0] * 3, [1.0] * 3
         if given.get("do_normalize", "image_mean" in given):
-            mean = tuple(float(value) for value in given.get("image_mean", Checkpoint.mean))
-            std = tuple(float(value) for value in given.get("image_std", Checkpoint.std))
+            mean = [float(value) for value in given.get("image_mean", Checkpoint.mean)]
+            std = [float(value) for value in given.get("image_std", Checkpoint.std)]
         # Networks that want 0..255, or another scale, get it from a mean and std that undo our 0..1.
         scale = 255 * float(given.get("rescale_factor", 1 / 255)) if given.get("do_rescale", True) else 255.0
-        mean, std = tuple(value / scale for value in mean), tuple(value / scale for value in std)
+        mean, std = [value / scale for value in mean], [value / scale for value in std]
         if len(mean) != 3 or len(std) != 3 or not sides:
             raise ValueError("it needs a size, three means, and three deviations")
         for value in mean:
@@ -222,7 +224,7 @@ def _preprocessing(contents: Contents) -> tuple[int, tuple[float, ...], tuple[fl
         side = _rounded(number("size", max(sides), 1, LARGEST_SIDE))
     except (AttributeError, TypeError, ValueError, ZeroDivisionError, OverflowError) as error:
         raise CheckpointError(f"{contents.path / 'preprocessor_config.json'} makes no sense: {error}") from error
-    return side, mean, std
+    return side, (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
 
 
 def _rounded(side):
@@ -230,7 +232,7 @@ def _rounded(side):
 
 
 def config_labels(contents: Contents) -> list[str]:
-    names = contents.config.get("id2label") or {}
+    names = (contents.config or {}).get("id2label") or {}
     try:
         if sorted(map(int, names)) != list(range(len(names))):
             raise ValueError(f"its keys are {', '.join(map(str, names))}")
@@ -272,7 +274,7 @@ def order_of(contents: Contents, names: Sequence[str] | None) -> list[int]:
 
 def read_tensors(contents: Contents, order: list[int]) -> dict[str, Tensor]:
     """All tensors of lite or SegFormer in float32, the classifier's rows in our order."""
-    tensors = {}
+    tensors: dict[str, Tensor] = {}
     for file in contents.files:
         with _explained(file):
             tensors |= safetensors.torch.load_file(file)

@@ -37,7 +37,7 @@ def save(
 
     Raises ValueError for another or a folded network and for weights that ``dtype`` cannot hold.
     """
-    path = expanded(folder_or_file)
+    path = expanded(Path(folder_or_file))
     if isinstance(network, Lite):
         if not isinstance(network.stem.norm, nn.BatchNorm2d):
             raise ValueError("a folded Lite cannot be saved: load it with trainable=True")

@@ -16,7 +16,11 @@ def evaluate(argv: list[str]) -> int:
         prog="faceparse evaluate",
         description="Measures a model on labelled portraits: F1 and IoU by label, their means, pixel accuracy.",
     )
-    parser.add_argument("data", type=Path, help="folder with images/, masks/ and lists of names such as val.txt")
+    parser.add_argument(
+        "data",
+        metavar="FOLDER[,told=hair]",
+        help="folder with images/, masks/ and lists of names such as val.txt; told=hair: its masks tell hair alone",
+    )
     parser.add_argument("--split", default="val", help="which list of names: val (default), train …")
     parser.add_argument("--confusion", type=Path, metavar="FILE.png", help="draw which labels are taken for which")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")

@@ -12,9 +12,9 @@ of 32. Layer norms are nodes of their own (opset 17): taken apart, their squares
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import numpy as np
 import torch
@@ -23,9 +23,9 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from faceparse_core import __version__
-from faceparse_core.models.lite import TAPS, ConvNorm, Lite
+from faceparse_core.models.lite import TAPS, ConvNorm, InvertedResidual, Lite, Smooth
 from faceparse_core.models.segformer import SegFormer
-from faceparse_core.models.segformer_layers import Attention, MixMLP
+from faceparse_core.models.segformer_layers import Attention, Block, Head, MixMLP, Stage
 
 OPSET = 17
 # What onnxruntime 1.13 (2022) and newer read.
@@ -71,8 +71,8 @@ class Graph:
     def write(self, file: Path) -> None:
         """Writes the graph as an ONNX file, one weight after the other."""
         side, quarter = self.resolution, self.resolution and self.resolution // 4
-        given = ["batch_size", 3, side or "height", side or "width"]
-        result = ["batch_size", self.labels, quarter or "height / 4", quarter or "width / 4"]
+        given: list[str | int] = ["batch_size", 3, side or "height", side or "width"]
+        result: list[str | int] = ["batch_size", self.labels, quarter or "height / 4", quarter or "width / 4"]
         graph = GraphProto(name="faceparse")
         graph.node.extend(self.nodes)
         graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, given))
@@ -107,9 +107,9 @@ class Graph:
         self.weights[name] = Weight(tuple(values.shape), np.dtype(np.float32), make)
         return name
 
-    def constant(self, values: Iterable[float] | float, dtype: type = np.float32) -> str:
+    def constant(self, values: Sequence[float] | float, dtype: type = np.float32) -> str:
         """Few numbers, kept once however often they are used."""
-        array = np.array(values, dtype=dtype)
+        array: np.ndarray = np.array(values, dtype=dtype)
         name = f"constant {array.tolist()} {array.dtype}"
         self.weights[name] = Weight(array.shape, array.dtype, lambda: array)
         return name
@@ -119,7 +119,8 @@ class Graph:
         inputs = [x, self.weight(f"{name}.weight", conv.weight)]
         if conv.bias is not None:
             inputs.append(self.weight(f"{name}.bias", conv.bias))
-        (top, left), size = conv.padding, conv.kernel_size
+        top, left = cast(tuple[int, int], conv.padding)
+        size = conv.kernel_size
         return self.node(
             "Conv", *inputs, name=output or name,
             kernel_shape=size, strides=conv.stride, pads=[top, left, top, left], group=conv.groups,
@@ -190,7 +191,7 @@ def halved(graph: Graph, exact: Collection[str] = ()) -> Graph:
     labels, and whatever touches a tensor that is named in ``exact``.
     """
     half, exact = graph.emptied(), set(exact)
-    kinds = {INPUT: TensorProto.FLOAT}  # what numbers the computed tensors hold
+    kinds: dict[str, int] = {INPUT: TensorProto.FLOAT}  # what numbers the computed tensors hold
 
     def taken(name: str, kind: int) -> str:
         """The name of the tensor with numbers of this kind, made where it is not there yet."""
@@ -239,7 +240,7 @@ def with_small_weights(graph: Graph) -> Graph:
             channels = 0 if node.op_type == "Conv" else 1
             scales = _scales(weight.make(), channels)
             small.weights[f"{name}.int8"] = weight.to_int8(scales)
-            small.weights[f"{name}.scales"] = Weight(scales.shape, scales.dtype, lambda scales=scales: scales)
+            small.weights[f"{name}.scales"] = Weight(scales.shape, scales.dtype, scales.copy)
             small.node("Cast", f"{name}.int8", name=f"{name}.float", to=TensorProto.FLOAT)
             small.node("Mul", f"{name}.float", f"{name}.scales", name=name)
         small.nodes.append(node)
@@ -259,7 +260,7 @@ def _with_inputs(node: NodeProto, inputs: list[str]) -> NodeProto:
     return copy
 
 
-def _field_start(message: type, name: str, length: int) -> bytes:
+def _field_start(message: type[GraphProto | ModelProto | TensorProto], name: str, length: int) -> bytes:
     """What precedes a field that is a message or bytes: its number and kind, and its length, as varints."""
     return _varint(message.DESCRIPTOR.fields_by_name[name].number << 3 | 2) + _varint(length)
 
@@ -301,22 +302,23 @@ def _lite(graph: Graph, network: Lite) -> None:
     x = _conv_norm(graph, INPUT, network.stem, "stem")
     taps = []
     for i, stage in enumerate(network.stages):
-        for j, block in enumerate(stage):
+        for j, block in enumerate(cast(Iterable[InvertedResidual], stage)):
             name = f"stages.{i}.{j}"
-            y = x if isinstance(block.expand, nn.Identity) else _conv_norm(graph, x, block.expand, f"{name}.expand")
+            y = _conv_norm(graph, x, block.expand, f"{name}.expand") if isinstance(block.expand, ConvNorm) else x
             y = _conv_norm(graph, y, block.depthwise, f"{name}.depthwise")
             y = _conv_norm(graph, y, block.project, f"{name}.project")
             x = graph.node("Add", x, y, name=name) if block.residual else y
         if i in TAPS:
             taps.append(x)
-    y = None
+    y = ""
     for i in reversed(range(len(taps))):
-        merged = _conv_norm(graph, taps[i], network.lateral[i], f"lateral.{i}")
-        if y is not None:
+        merged = _conv_norm(graph, taps[i], cast(ConvNorm, network.lateral[i]), f"lateral.{i}")
+        if y:
             merged = graph.node("Add", merged, graph.upsample(y, 2, f"merged.{i}.coarse"), name=f"merged.{i}")
-        y = _conv_norm(graph, merged, network.smooth[i].depthwise, f"smooth.{i}.depthwise")
-        y = _conv_norm(graph, y, network.smooth[i].pointwise, f"smooth.{i}.pointwise")
-    graph.convolution(y, network.classifier, "classifier", output=OUTPUT)
+        smooth = cast(Smooth, network.smooth[i])
+        y = _conv_norm(graph, merged, smooth.depthwise, f"smooth.{i}.depthwise")
+        y = _conv_norm(graph, y, smooth.pointwise, f"smooth.{i}.pointwise")
+    graph.convolution(y, cast(nn.Conv2d, network.classifier), "classifier", output=OUTPUT)
 
 
 def _conv_norm(graph: Graph, x: str, module: ConvNorm, name: str) -> str:
@@ -328,9 +330,9 @@ def _conv_norm(graph: Graph, x: str, module: ConvNorm, name: str) -> str:
 
 def _segformer(graph: Graph, network: SegFormer) -> None:
     """See ``models.segformer``. Between the convolutions a map is tokens, [B, H, W, C], as there."""
-    head = network.head.fold()
+    head = cast(Head, network.head).fold()
     x, maps = INPUT, []
-    for i, stage in enumerate(network.stages):
+    for i, stage in enumerate(cast(Iterable[Stage], network.stages)):
         name = f"stages.{i}"
         x = graph.tokens(graph.convolution(x, stage.embed.conv, f"{name}.embed.conv"), f"{name}.embed.tokens")
         x = graph.norm(x, stage.embed.norm, f"{name}.embed.norm")
@@ -339,7 +341,7 @@ def _segformer(graph: Graph, network: SegFormer) -> None:
             shape = graph.constant([0, side, side, network.config.hidden_sizes[i]], np.int64)
         else:
             shape = graph.node("Shape", x, name=f"{name}.shape")
-        for j, block in enumerate(stage.blocks):
+        for j, block in enumerate(cast(Iterable[Block], stage.blocks)):
             here = f"{name}.blocks.{j}"
             y = _attention(
                 graph, graph.norm(x, block.norm1, f"{here}.norm1"), shape, block.attention, f"{here}.attention"
@@ -352,10 +354,10 @@ def _segformer(graph: Graph, network: SegFormer) -> None:
         # A shift stays what it is when upsampled; the coarsest map has the fewest pixels to add it to.
         shift = head.classify.shift if i == len(network.stages) - 1 else None
         maps.append(graph.pointwise(x, head.merged[i], shift, f"head.{i}"))
-    total = None
+    total = ""
     for i in reversed(range(1, len(maps))):
         fine = graph.upsample(maps[i], 1 << i, f"head.{i}.upsampled")
-        total = fine if total is None else graph.node("Add", total, fine, name=f"head.{i}.sum")
+        total = fine if not total else graph.node("Add", total, fine, name=f"head.{i}.sum")
     total = graph.node("Relu", graph.node("Add", total, maps[0], name="head.0.sum"), name="head.relu")
     graph.pointwise(total, head.classify.weight, head.classify.bias, "head.classifier", output=OUTPUT)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
@@ -110,19 +110,18 @@ def crop_faces(
     if 0 < size < _STEP:
         raise ValueError(f"size must be at least {_STEP}, or 0 for the size the faces have in the images, not {size}")
     padding = number("padding", padding, 0, 10)
-    if not hasattr(faces, "faces"):
-        _check_faces(faces)
-    if len(faces) != len(images):
-        raise ValueError(f"there are {len(images)} images, but the faces are those of {len(faces)}: give as many")
+    parsing = cast(Parsed, faces) if hasattr(faces, "mask") else None
+    known = parsing.faces if parsing else _checked(faces)
+    if len(known) != len(images):
+        raise ValueError(f"there are {len(images)} images, but the faces are those of {len(known)}: give as many")
     resolve(region)
-    parsing = faces if not isinstance(faces, (list, tuple)) else None
     sizes = tuple((image.shape[0], image.shape[1]) for image in images)
     if parsing and list(sizes) != parsing.sizes:
         raise ValueError("the faces were found in images of other sizes: give the images that were parsed")
 
     parsed = list(parsing) if parsing else None  # one by one: they may differ in size
     places = []
-    for i, found in enumerate(parsing.faces if parsing else faces):
+    for i, found in enumerate(known):
         for one in _chosen(found, face):
             angle = _angle(one, parsed[i].labels[0] if parsed else None) if align else 0.0
             places.append(_place(i, one, sizes[i], padding, angle))
@@ -131,12 +130,12 @@ def crop_faces(
         places = [_placed(p.image, p.face, p.x, p.y, size, p.angle, sizes[p.image]) for p in places]
 
     crops, masks = torch.empty(len(places), size, size, 3), torch.empty(len(places), size, size)
-    mask, masked = None, None
+    mask, masked = torch.empty(0), None
     for done, (crop, its_mask, place) in enumerate(zip(crops, masks, places, strict=True), 1):
         if parsed and masked != place.image:
             mask, masked = parsed[place.image].mask(region)[0, ..., None], place.image
         elif not parsed:
-            mask = _box_mask(sizes[place.image], next(f for f in faces[place.image] if f.index == place.face))
+            mask = _box_mask(sizes[place.image], next(f for f in known[place.image] if f.index == place.face))
         crop.copy_(_taken(images[place.image], place, size)).clamp_(0, 1)
         its_mask.copy_(_taken(mask, place, size)[..., 0]).clamp_(0, 1)  # averages overshoot by a last bit
         if progress:
@@ -165,7 +164,7 @@ def paste_faces(
     Where the mask is 0 and outside of the crops, pixels are those of the images, to the bit; so are those of crops that
     were not edited and were made without resampling. Raises ValueError for crops, masks and images that do not fit.
     """
-    whole = isinstance(images, Tensor) and images.ndim == 4
+    whole = images if isinstance(images, Tensor) and images.ndim == 4 else None
     loaded = pictures.load(images)
     if tuple((image.shape[0], image.shape[1]) for image in loaded) != places.sizes:
         raise ValueError(
@@ -174,7 +173,7 @@ def paste_faces(
         )
     feather = number("feather", feather, 0)
     if not places.places:
-        return images if whole else loaded
+        return loaded if whole is None else whole
     crops = pictures.load(crops)
     if len(crops) != len(places):
         raise ValueError(f"{len(places)} faces were cropped, but there are {len(crops)} crops: give one for each")
@@ -190,7 +189,7 @@ def paste_faces(
             )
         mask = feathered(mask, feather * mask.shape[1] / places.size).cpu()
 
-    result = images.clone() if whole else [image.clone() for image in loaded]
+    result = [image.clone() for image in loaded] if whole is None else whole.clone()
     pasted: list[tuple[Place, tuple[slice, slice], Tensor]] = []
     for i, (crop, place) in enumerate(zip(crops, places.places, strict=True)):
         image = result[place.image][..., :3]
@@ -211,7 +210,8 @@ def paste_faces(
 # ---------------------------------------------------------------------------------------------- places
 
 
-def _check_faces(faces: object) -> None:
+def _checked(faces: Any) -> Sequence[Sequence[Face]]:
+    """Faces that somebody gives, of each image a list."""
     if not isinstance(faces, (list, tuple)) or not all(isinstance(of_image, (list, tuple)) for of_image in faces):
         raise ValueError(f"faces must be a Parsing or, of each image, a list of faces, not {said(repr(faces))}")
     for face in (face for of_image in faces for face in of_image):
@@ -219,6 +219,7 @@ def _check_faces(faces: object) -> None:
             raise ValueError(f"a face has an index, x, y, width and height; {said(repr(face))} has not")
         for name in ("x", "y", "width", "height", "angle"):
             number(f"a face's {name}", getattr(face, name, 0.0), 1 if name in ("width", "height") else -LARGEST)
+    return faces
 
 
 def _chosen(faces: Sequence[Face], which: str | int) -> list[Face]:
@@ -352,7 +353,8 @@ def _give_way(
     elsewhere: tuple[slice, slice],
 ) -> None:
     """Takes from a crop's weight, in place, what is nearer to the face of another crop that was put there before."""
-    both = tuple(slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(there, elsewhere, strict=True))
+    rows, columns = (slice(max(a.start, b.start), min(a.stop, b.stop)) for a, b in zip(there, elsewhere, strict=True))
+    both = rows, columns
     if any(part.start >= part.stop for part in both):
         return
     own, its = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from torch import Tensor
 
@@ -49,8 +50,8 @@ def bounding_box(rows: Tensor, columns: Tensor) -> tuple[int, int, int, int] | N
     down, across = rows.nonzero().flatten(), columns.nonzero().flatten()
     if not len(down):
         return None
-    x, y = across[0].item(), down[0].item()
-    return x, y, across[-1].item() - x + 1, down[-1].item() - y + 1
+    x, y, right, bottom = (int(place.item()) for place in (across[0], down[0], across[-1], down[-1]))
+    return x, y, right - x + 1, bottom - y + 1
 
 
 def arranged(faces: Sequence[Face], order: str, smallest: float) -> list[Face]:
@@ -90,7 +91,7 @@ def _boxes_of_one(boxes: object) -> Sequence:
     return boxes
 
 
-def _from_box(box: object, index: int, size: tuple[int, int]) -> Face:
+def _from_box(box: Any, index: int, size: tuple[int, int]) -> Face:
     names = ("x", "y", "width", "height")
     wrong = f"a face's box is (x, y, width, height) in pixels or a mapping with these, not {said(repr(box))}"
     try:

@@ -32,12 +32,12 @@ def find_faces(labels: Tensor) -> list[Face]:
         return []
     # A bit for each label: several times as fast as a table or isin.
     inside = torch.bitwise_right_shift(_FACE_BITS, labels.int()).bitwise_and_(1).bool()
-    box = bounding_box(inside.any(1), inside.any(0))
+    x, y, width, height = bounding_box(inside.any(1), inside.any(0)) or (0, 0, 0, 0)
     # Their places and tilt from a smaller map: every so many-th pixel.
     step = max(1, round(max(labels.shape) / 256))
     few = labels[::step, ::step]
     window = Window(0, 0, few.shape[1] * step, few.shape[0] * step)
     spots = [spot for spot in distinct(spots_in(one_hot(few), window)) if spot.certain]
     if len(spots) < 2:
-        return [Face(0, *box, round(spots[0].angle, 1) if spots else 0.0)]
+        return [Face(0, x, y, width, height, round(spots[0].angle, 1) if spots else 0.0)]
     return arranged([spot.face(0, labels.shape) for spot in spots], "size", 0)

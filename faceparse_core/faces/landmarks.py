@@ -60,7 +60,7 @@ def face_axes(labels: Tensor, face: Face) -> Axes | None:
     the nose helps, and an eye, glasses or brows that are seen: of both eyes, nose and mouth two must be there.
     """
     seen = seen_of(labels, face)
-    return seen and seen.axes
+    return seen.axes if seen else None
 
 
 @dataclass(frozen=True)
@@ -115,11 +115,11 @@ def seen_of(labels: Tensor, face: Face) -> Seen | None:
 def _axes(centre: Callable[..., np.ndarray | None]) -> Axes | None:
     """The axes from the ``centre`` (x, y) of labels, which is None for those that are not seen."""
     left_eye, right_eye, nose, mouth = centre(_EYES[0]), centre(_EYES[1]), centre(_NOSE), centre(*_MOUTH)
-    both = left_eye is not None and right_eye is not None
-    if both and mouth is not None:
-        between = (left_eye + right_eye) / 2
-    elif both and nose is not None:
-        between = (left_eye + right_eye) / 2
+    eyes = None if left_eye is None or right_eye is None else (left_eye, right_eye)
+    if eyes and mouth is not None:
+        between = (eyes[0] + eyes[1]) / 2
+    elif eyes and nose is not None:
+        between = (eyes[0] + eyes[1]) / 2
         mouth = between + (nose - between) / _NOSE_LEVEL
     elif nose is not None and mouth is not None:
         # Both lie on the middle line of the face; how far up the eyes are, what is seen there tells better.
@@ -136,9 +136,9 @@ def _axes(centre: Callable[..., np.ndarray | None]) -> Axes | None:
     if unit < _SMALLEST_UNIT:
         return None
     angle = math.degrees(math.atan2(between[0] - mouth[0], mouth[1] - between[1]))
-    if both:
+    if eyes:
         # The line through the eyes is steady where the head turns, that to the mouth where it nods: their mean.
-        line = left_eye - right_eye
+        line = eyes[0] - eyes[1]
         tilt = (math.degrees(math.atan2(line[1], line[0])) - angle + 180) % 360 - 180
         if abs(tilt) < 30:
             angle += tilt / 2

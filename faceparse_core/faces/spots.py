@@ -107,7 +107,7 @@ def _noses(share: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
     return centres[kept]
 
 
-def _peaks(shares: np.ndarray) -> np.ndarray:
+def _peaks(shares: np.ndarray) -> tuple[float, float, float]:
     """The highest probability of eyes or glasses, of the nose and of the mouth."""
     highest = shares.reshape(len(shares), -1).max(1)
     return highest[[_LEFT, _RIGHT, _GLASSES]].max(), highest[_NOSE], highest[_MOUTH]

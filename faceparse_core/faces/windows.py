@@ -59,7 +59,7 @@ def cut(image: Tensor, window: Window, size: int, colour: Sequence[float]) -> Te
     share = window.width / shrink / side
     shift = 2 * (x - left) / side - 1, 2 * (y - top) / side - 1
     theta = torch.tensor([[[cosine * share, -sine * share, shift[0]], [sine * share, cosine * share, shift[1]]]])
-    grid = F.affine_grid(theta.to(piece), (1, 3, size, size), align_corners=False)
+    grid = F.affine_grid(theta.to(piece), [1, 3, size, size], align_corners=False)
     upright = F.grid_sample(piece, grid, padding_mode="border", align_corners=False)[0].permute(1, 2, 0)
     return upright.round_().to(image.dtype) if image.dtype == torch.uint8 else upright
 
@@ -224,7 +224,7 @@ def _attached(whole: Look, faces: Sequence[Window]) -> tuple[Look, Tensor, Tenso
     holds = np.zeros((count + 1, len(faces)), dtype=bool)
     holds[pieces[near], owner[near]] = True
     holds[0] = False
-    keep = holds.any(1)[pieces]
+    keep = holds.max(1)[pieces]
     # A piece with one face is of that person, however near the next is.
     alone = (holds.sum(1) == 1)[pieces]
     owner[alone] = holds.argmax(1)[pieces[alone]]

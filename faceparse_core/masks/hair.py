@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
-from faceparse_core.devices import PRECISIONS, choose_precision
+from faceparse_core.devices import PRECISIONS, choose_precision, placed
 from faceparse_core.errors import CheckpointError
 from faceparse_core.models import MEAN, STD
 from faceparse_core.models.hair import SUREST, HairOutline, odds
@@ -54,4 +54,4 @@ def _network() -> tuple[HairOutline, torch.dtype]:
     dtype = PRECISIONS[choose_precision("auto", torch.device("cpu"))]
     network = HairOutline()
     network.load_state_dict(load_file(_WEIGHTS))
-    return network.fold().to(dtype=dtype, memory_format=torch.channels_last).pack(), dtype
+    return placed(network.fold(), dtype=dtype).pack(), dtype

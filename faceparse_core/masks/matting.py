@@ -70,6 +70,14 @@ def refine(
 
     Returns float32 on the mask's device. Raises ValueError for images and masks that do not go together and for values
     out of range, ImportError where PyMatting is needed and missing.
+
+    >>> picture = torch.zeros(40, 40, 3)
+    >>> picture[:, 20:] = 1
+    >>> unsure = torch.sigmoid((torch.arange(40) - 19.5) / 3).expand(40, 40)
+    >>> unsure[20, 18:22]
+    tensor([0.3775, 0.4584, 0.5416, 0.6225])
+    >>> refine(picture, unsure, radius=5, unit="pixels")[0, 20, 18:22].round(decimals=2)
+    tensor([0., 0., 1., 1.])
     """
     if method not in METHODS:
         raise ValueError(f"unknown method {method!r}: choose one of {', '.join(METHODS)}")
@@ -98,6 +106,13 @@ def foreground(images: Images, mask: Tensor, *, progress: Callable[[int, int], N
     another background by the mask nothing of the old one shines through. ``images`` and ``mask`` as for ``refine``.
 
     Blur fusion (Forte 2021, arXiv 2006.14970) at two sizes of neighbourhood.
+
+    >>> soft = ((torch.arange(40) - 17) / 5).clamp(0, 1).expand(40, 40)
+    >>> picture = soft[..., None] * torch.tensor([1.0, 0.0, 0.0])  # red with a soft edge before black
+    >>> picture[20, 18:23, 0]
+    tensor([0.2000, 0.4000, 0.6000, 0.8000, 1.0000])
+    >>> foreground(picture, soft)[0, 20, 18:23, 0] > 0.95
+    tensor([True, True, True, True, True])
     """
     frames, masks = _pairs(images, mask)
     result = torch.empty(len(frames), *masks[0].shape, 3)
@@ -118,6 +133,9 @@ def cut_out(
     """The images with the mask as their alpha, float32 [B, H, W, 4] on the CPU, in the colours of ``foreground``.
 
     Without ``clean_colours`` the images keep their own. ``images`` and ``mask`` as for ``refine``.
+
+    >>> cut_out(torch.ones(4, 6, 3), torch.ones(4, 6)).shape
+    torch.Size([1, 4, 6, 4])
     """
     frames, masks = _pairs(images, mask)
     result = torch.empty(len(frames), *masks[0].shape, 4)
@@ -126,7 +144,7 @@ def cut_out(
         if clean_colours:
             _foreground_of_one(image, one, result[i, ..., :3])
         else:
-            for rows in bands(*one.shape, _BAND_PIXELS):
+            for rows in bands(one.shape[0], one.shape[1], _BAND_PIXELS):
                 result[i, rows, :, :3] = _colours(image, rows)[0].permute(1, 2, 0)
         if progress:
             progress(i + 1, len(frames))
@@ -158,7 +176,8 @@ def _box_of(inside: Tensor) -> tuple[slice, slice] | None:
     sides = [places.nonzero() for places in (inside.any(1), inside.any(0))]
     if not len(sides[0]):
         return None
-    return tuple(slice(side[0].item(), side[-1].item() + 1) for side in sides)
+    rows, columns = (slice(int(side[0].item()), int(side[-1].item()) + 1) for side in sides)
+    return rows, columns
 
 
 # ---------------------------------------------------------------------------------------------- bands
@@ -306,7 +325,7 @@ def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
     def reduce(rows: slice) -> None:
         alpha[_reduced_rows(rows, factor)] = _averaged(given[rows, :, None], factor)[..., 0]
 
-    parts = list(bands(*given.shape, _CACHED_PIXELS, factor))
+    parts = list(bands(given.shape[0], given.shape[1], _CACHED_PIXELS, factor))
     spread(reduce, parts)
     everywhere = torch.ones_like(alpha, dtype=torch.bool)
     change = hair.correction(torch.cat([_reduced_colours(image, everywhere, factor), alpha[None, None]], 1))

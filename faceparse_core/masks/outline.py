@@ -43,7 +43,7 @@ class _Outline:
         self.low, self.high = bounds(masks)
         self.level = (self.low + self.high) / 2
         self.edge = distances.crossings(masks, self.level[:, 0, 0])
-        here, by_row, by_column = self.edge.points, np.float32([1, 0]), np.float32([0, 1])
+        here, by_row, by_column = self.edge.points, np.array([1, 0], np.float32), np.array([0, 1], np.float32)
         slope = [self.values(self.edge.frames, here + step) - self.values(self.edge.frames, here - step)
                  for step in (by_row, by_column)]  # fmt: skip
         slope = np.column_stack(slope)

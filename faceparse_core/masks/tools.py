@@ -33,6 +33,9 @@ _PIXELS = 1 << 22
 def as_mask(mask: Tensor, name: str = "the mask") -> Tensor:
     """``mask`` as float32 [B, H, W] in 0..1.
 
+    >>> as_mask(torch.ones(1, 4, 6, 4)).shape  # the alpha of an image
+    torch.Size([1, 4, 6])
+
     Taken are [H, W], [B, H, W], [B, 1, H, W], [B, H, W, 1] and, for its alpha, an image [B, H, W, 4]. Values beyond
     0..1 are clamped. Raises ValueError, with what was given, for any other shape, for a mask without pixels, and NaN.
     """
@@ -69,6 +72,10 @@ def combine(masks: Sequence[Tensor], operation: str = "union") -> Tensor:
     not the other (|a - b|, from left to right), ``multiply`` the product and ``average`` the mean. All but the last are
     the operations on sets where the masks are hard. The result is on the device of the first. Raises ValueError for
     masks that differ in size.
+
+    >>> a, b = torch.tensor([[1.0, 1.0, 0.0]]), torch.tensor([[0.0, 1.0, 0.0]])
+    >>> combine([a, b], "subtract")
+    tensor([[[1., 0., 0.]]])
     """
     if operation not in OPERATIONS:
         raise ValueError(f"unknown operation {operation!r}: choose one of {', '.join(OPERATIONS)}")
@@ -109,19 +116,40 @@ def grown(mask: Tensor, distance: float) -> Tensor:
     A hard mask that is moved by whole pixels stays hard: a pixel is in it if one of the mask's is no farther away than
     this, from centre to centre. Anything else is moved with its softness, to a fraction of a pixel: each pixel takes
     the value that lies this far from it, straight across the edge. The time hardly depends on the distance.
+
+    >>> dot = torch.zeros(5, 5)
+    >>> dot[2, 2] = 1
+    >>> grown(dot, 1)[0].int()
+    tensor([[0, 0, 0, 0, 0],
+            [0, 0, 1, 0, 0],
+            [0, 1, 1, 1, 0],
+            [0, 0, 1, 0, 0],
+            [0, 0, 0, 0, 0]], dtype=torch.int32)
     """
     number("grow", distance)
     return _in_groups(mask, lambda group: _moved(group, distance) if distance else group)
 
 
 def opened(mask: Tensor, radius: float) -> Tensor:
-    """The mask [B, H, W] without what a disc of this radius does not fit into: hairs, spikes, bridges."""
+    """The mask [B, H, W] without what a disc of this radius does not fit into: hairs, spikes, bridges.
+
+    >>> hair = torch.zeros(7, 7)
+    >>> hair[:, 3] = 1
+    >>> opened(hair, 1).any().item()
+    False
+    """
     number("the radius", radius, 0)
     return grown(grown(mask, -radius), radius)
 
 
 def closed(mask: Tensor, radius: float) -> Tensor:
-    """The mask [B, H, W] with gaps and bays filled that a disc of this radius does not fit into."""
+    """The mask [B, H, W] with gaps and bays filled that a disc of this radius does not fit into.
+
+    >>> cut = torch.ones(7, 7)
+    >>> cut[:, 3] = 0
+    >>> closed(cut, 1).all().item()
+    True
+    """
     number("the radius", radius, 0)
     return grown(grown(mask, radius), -radius)
 
@@ -131,6 +159,10 @@ def feathered(mask: Tensor, width: float, direction: str = "both") -> Tensor:
 
     The ramp lies half inside and half outside (``both``), inside (``inward``: nothing is added) or outside
     (``outward``: nothing is taken away). Where the mask is softer than that already it stays as it is.
+
+    >>> half = torch.tensor([[0.0, 0.0, 0.0, 1.0, 1.0, 1.0]])
+    >>> feathered(half, 4)
+    tensor([[[0.0000, 0.0430, 0.3164, 0.6836, 0.9570, 1.0000]]])
     """
     number("feather", width, 0)
     if direction not in DIRECTIONS:
@@ -140,6 +172,9 @@ def feathered(mask: Tensor, width: float, direction: str = "both") -> Tensor:
 
 def blurred(mask: Tensor, sigma: float) -> Tensor:
     """The mask [B, H, W] blurred by a Gaussian of this standard deviation in pixels, mirrored at the image's border.
+
+    >>> blurred(torch.tensor([[0.0, 0.0, 1.0, 0.0, 0.0]]), 1)
+    tensor([[[0.0581, 0.2089, 0.4660, 0.2089, 0.0581]]])
 
     It is the discrete Gaussian of Lindeberg (1990), applied to the cosine transform: exact for any sigma, never
     negative, and the time does not depend on it.
@@ -152,6 +187,12 @@ def smoothed(mask: Tensor, radius: float) -> Tensor:
     """The mask [B, H, W] with a smooth outline: jags and wiggles of less than about ``radius`` pixels are straightened.
 
     The outline is where the blurred mask passes half-way; it comes out with an edge of one pixel.
+
+    >>> jag = torch.zeros(9, 9)
+    >>> jag[:, 5:] = 1
+    >>> jag[4, 4] = 1
+    >>> smoothed(jag, 3)[0, 4, 4] < 0.3
+    tensor(True)
     """
     number("the radius", radius, 0)
 
@@ -174,6 +215,11 @@ def filled(mask: Tensor) -> Tensor:
     """The mask [B, H, W] with what it encloses; what touches the border of the image is no hole.
 
     A hole in a soft mask is filled up to the lowest point of its rim (to 1/32; other values are not touched).
+
+    >>> ring = torch.ones(5, 5)
+    >>> ring[2, 2] = 0
+    >>> filled(ring).all().item()
+    True
     """
 
     def without_holes(group: np.ndarray) -> np.ndarray:
@@ -193,6 +239,9 @@ def keep_parts(mask: Tensor, *, smallest: int = 0, largest: int | None = None) -
 
     A part is connected by the sides of its pixels, not by corners. Of a soft mask the parts are those of the set above
     half-way, and what is softer goes with the nearest of them.
+
+    >>> keep_parts(torch.tensor([[1.0, 0.0, 1.0, 1.0]]), largest=1)
+    tensor([[[0., 0., 1., 1.]]])
     """
     number("the smallest part", smallest, 0, math.inf)
     if largest is not None:
@@ -223,6 +272,13 @@ def edit(
     Holes filled, parts of fewer than ``remove_specks`` pixels removed, the ``keep_largest`` largest kept (0: all),
     closed, opened, its outline smoothed, grown, feathered, blurred: see the functions of these names.
     ``progress(done, total)`` is called after each group of images; an exception from it stops the work.
+
+    >>> face = torch.zeros(40, 40)
+    >>> face[10:30, 10:30] = 1
+    >>> face[20, 20] = 0
+    >>> edited = edit(face, fill_holes=True, grow=2, feather=4)
+    >>> edited[0, 20, 20].item(), round(edited[0, 20, 8].item(), 2)
+    (1.0, 0.68)
     """
     mask = as_mask(mask)
     remove_specks = number("remove_specks", remove_specks, 0, math.inf, whole=True)
@@ -328,7 +384,8 @@ def _with_parts(masks: np.ndarray, smallest: int, largest: int | None) -> np.nda
         edge = distances.border_pixels(pieces > 0)
         frames, rows, columns = np.nonzero(soft)
         distance, which = edge.nearest(frames, np.column_stack([rows, columns]))
-        own = np.append(pieces[(edge.frames, *edge.points.astype(np.int64).T)], 0)[which]
+        row, column = edge.points.astype(np.int64).T
+        own = np.append(pieces[edge.frames, row, column], 0)[which]
         stays = kept[own] | ~np.isfinite(distance)
         result[frames, rows, columns] = np.where(stays, masks[frames, rows, columns], 0)
     return result

@@ -7,13 +7,17 @@ are brought to one width, summed from coarse to fine, each sum smoothed by a dep
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from faceparse_core.models.packed import PackedConv2d, can_pack
+
+_Network = TypeVar("_Network", bound=nn.Module)
 
 # (expansion, kernel, stride, channels, repeats) for each stage of EfficientNet-Lite0.
 _STAGES = (
@@ -59,7 +63,7 @@ class Lite(nn.Module):
             channels = out
         self.lateral = nn.ModuleList(ConvNorm(c, width, kernel=1, activation=False) for c in TAPS.values())
         self.smooth = nn.ModuleList(Smooth(width) for _ in TAPS)
-        self.classifier = nn.Conv2d(width, self.config.num_labels, 1)
+        self.classifier: nn.Conv2d | PackedConv2d = nn.Conv2d(width, self.config.num_labels, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
         return self.classifier(self.features(pixels)[1])
@@ -80,7 +84,7 @@ class Lite(nn.Module):
             if y is not None:
                 merged = merged + F.interpolate(y, size=merged.shape[-2:], mode="bilinear", align_corners=False)
             y = smooth(merged)
-        return half, y
+        return half, cast(Tensor, y)
 
     def fold(self) -> Lite:
         """The same function for inference, in place: batch norms become part of their convolutions. Returns itself."""
@@ -93,7 +97,7 @@ class Lite(nn.Module):
         it is.
         """
         if pack(self):
-            self.classifier = PackedConv2d(self.classifier)
+            self.classifier = PackedConv2d(cast(nn.Conv2d, self.classifier))
         return self
 
     def load_imagenet_encoder(self, weights: dict[str, Tensor]) -> None:
@@ -102,7 +106,8 @@ class Lite(nn.Module):
         Its blocks are numbered through from 0 and its batch norms count the convolutions of a block.
         """
         self._load_conv_norm(self.stem, weights, "_conv_stem", "_bn0")
-        for number, block in enumerate(block for stage in self.stages for block in stage):
+        blocks = (block for stage in self.stages for block in cast(Iterable[InvertedResidual], stage))
+        for number, block in enumerate(blocks):
             prefix = f"_blocks.{number}."
             if isinstance(block.expand, ConvNorm):
                 self._load_conv_norm(block.expand, weights, prefix + "_expand_conv", prefix + "_bn0")
@@ -140,7 +145,7 @@ class ConvNorm(nn.Module):
             self.activation = False
 
 
-def fold(network: nn.Module) -> nn.Module:
+def fold(network: _Network) -> _Network:
     """``network`` for inference, in place: the norm of each ``ConvNorm`` in it becomes part of its convolution."""
     network.eval()
     for module in network.modules():

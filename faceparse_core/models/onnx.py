@@ -111,7 +111,7 @@ def _fixed(length: int | str | None) -> int | None:
 def _provider(device: torch.device) -> str:
     provider = PROVIDERS.get(device.type)
     there = _onnxruntime().get_available_providers()
-    if provider not in there:
+    if provider is None or provider not in there:
         known = [kind for kind, name in PROVIDERS.items() if name in there]
         hint = "; install onnxruntime-gpu in place of onnxruntime" if device.type == "cuda" else ""
         raise ValueError(

@@ -13,13 +13,14 @@ The function is that of ``transformers.SegformerForSemanticSegmentation``; the w
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from faceparse_core.devices import placed
 from faceparse_core.models import packed
 from faceparse_core.models.packed import PackedConv2d
 from faceparse_core.models.segformer_layers import (
@@ -27,6 +28,7 @@ from faceparse_core.models.segformer_layers import (
     PATCH_SIZES,
     STAGES,
     STRIDES,
+    Block,
     FoldedHead,
     Head,
     Stage,
@@ -178,7 +180,7 @@ class SegFormer(nn.Module):
         self.head: Head | FoldedHead = Head(config)
         if initialise:
             self.apply(draw_weights)
-        self.to(memory_format=torch.channels_last)
+        placed(self)
 
     def forward(self, pixels: Tensor) -> Tensor:
         shape = pixels.shape
@@ -196,7 +198,7 @@ class SegFormer(nn.Module):
     @property
     def dtype(self) -> torch.dtype:
         """The dtype that the encoder computes in."""
-        return self.stages[0].embed.norm.weight.dtype
+        return self._stages()[0].embed.norm.weight.dtype
 
     @property
     def folded(self) -> bool:
@@ -207,7 +209,7 @@ class SegFormer(nn.Module):
         """Turns the network into its form for inference, in place, and returns it: folded head, keys and values by
         one matrix, eval mode, no gradients. Fold on the CPU, before a cast to half precision. There is no way back:
         keep what is to be trained or saved unfolded."""
-        if not self.folded:
+        if isinstance(self.head, Head):
             self.head = self.head.fold()
             for block in self._blocks():
                 block.attention.fold()
@@ -220,14 +222,17 @@ class SegFormer(nn.Module):
         it is.
         """
         if self.folded and packed.can_pack(self):
-            for stage in self.stages:
+            for stage in self._stages():
                 stage.embed.conv = PackedConv2d(stage.embed.conv)
             for block in self._blocks():
                 block.pack()
         return self
 
-    def _blocks(self):
-        return (block for stage in self.stages for block in stage.blocks)
+    def _stages(self) -> list[Stage]:
+        return [cast(Stage, stage) for stage in self.stages]
+
+    def _blocks(self) -> Iterator[Block]:
+        return (cast(Block, block) for stage in self.stages for block in cast(Stage, stage).blocks)
 
     @classmethod
     def with_weights(cls, config: SegFormerConfig, weights: Mapping[str, Tensor]) -> SegFormer:

@@ -11,7 +11,7 @@ import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import NamedTuple
 
 import torch
@@ -113,7 +113,7 @@ def soft_masks(logits: Tensor, window: Window, regions: Sequence[Sequence[int]],
         chosen = torch.zeros(len(regions), len(logits), device=logits.device)
         for row, region in zip(chosen, regions, strict=True):
             row[list(region)] = 1
-        for rows, values in bands(logits, window, out.shape[1:]):
+        for rows, values in bands(logits, window, (out.shape[1], out.shape[2])):
             out[:, rows] = torch.tensordot(chosen, values.softmax(0), 1).clamp_(0, 1)
         return
     height, width = out.shape[1:]
@@ -126,7 +126,7 @@ def soft_masks(logits: Tensor, window: Window, regions: Sequence[Sequence[int]],
         inside = sorted(set(region))
         outside = [label for label in range(len(logits)) if label not in inside]
         if inside and outside:
-            threads.spread(lambda some, r=(inside, outside), m=mask: cells.fill(some, r, m), cells.parts())
+            threads.spread(partial(cells.fill, region=(inside, outside), mask=mask), cells.parts())
         else:
             mask.fill_(bool(inside))
 
@@ -147,7 +147,7 @@ class _Cells:
     def parts(self) -> list[slice]:
         """The rows of cells in parts of about as many pixels, some milliseconds of work."""
         ends = torch.bincount(self.down.first, minlength=self.logits.shape[1] - 1).cumsum(0).tolist()
-        enough, parts, start, done = _BAND_BYTES // 16 // len(self.across.first), [], 0, 0
+        enough, parts, start, done = _BAND_BYTES // 32 // len(self.across.first), [], 0, 0
         for row, end in enumerate(ends, 1):
             if end > done and (end - done >= enough or row == len(ends)):
                 parts.append(slice(start, row))
@@ -171,6 +171,9 @@ class _Cells:
         corners = torch.stack([corner[:, i, j] for corner in _corners(logits)], -1)
         i = i + cells.start
         tall, broad = int(down.length[i].max()), int(across.length[j].max())
+        if 2 * len(i) * tall * broad > result[rows].numel():
+            self._label_all(cells, rows, result)
+            return
         for part in _parts(len(i), tall * broad * len(logits) * logits.element_size(), logits.device):
             y, x = down.pixels(i[part], tall), across.pixels(j[part], broad)
             # The greatest of all is nowhere one that is less than another at all four corners.
@@ -179,6 +182,16 @@ class _Cells:
             able = (ahead.amax((1, 2)) > -1e-3).nonzero().flatten()
             values = _interpolated(self.logits[able], self.down, self.across, y, x)
             result[y[:, :, None], x[:, None]] = able.to(torch.uint8)[values.max(0).indices]
+
+    def _label_all(self, cells: slice, rows: slice, result: Tensor) -> None:
+        """The same where labels meet nearly everywhere: without asking where."""
+        logits = self.logits[:, cells.start : cells.stop + 1]
+        left, right = (logits.index_select(2, self.across.first + k) for k in (0, 1))
+        wide = torch.lerp(left, right, self.across.share)
+        for part in _parts(rows.stop - rows.start, wide[:, 0].numel() * wide.element_size(), wide.device):
+            first = self.down.first[rows][part] - cells.start
+            upper, lower = wide.index_select(1, first), wide.index_select(1, first + 1)
+            result[rows][part] = torch.lerp(upper, lower, self.down.share[rows][part, None]).max(0).indices
 
 
 @dataclass(frozen=True)
@@ -248,7 +261,8 @@ def _log_odds(logits: Tensor, region: tuple[list[int], list[int]]) -> tuple[Tens
         some = logits[labels]
         sums.append(_log_sum(some))
         if len(labels) > 1:
-            middle = sum(_corners(some)).mul_(0.25)
+            a, b, c, d = _corners(some)
+            middle = (a + b + c + d).mul_(0.25)
             most = middle.amax(0)
             shares = (middle - most).exp_()
             total = shares.sum(0)

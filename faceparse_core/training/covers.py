@@ -62,8 +62,8 @@ def face_of(mask: np.ndarray) -> FacePlace | None:
         rows, columns = np.nonzero(np.isin(mask, ids))
         if len(rows) < 30:
             return None
-        boxes.append((columns.min(), rows.min(), columns.max() + 1, rows.max() + 1))
-    return FacePlace(*(tuple(map(int, box)) for box in boxes))
+        boxes.append((int(columns.min()), int(rows.min()), int(columns.max()) + 1, int(rows.max()) + 1))
+    return FacePlace(*boxes)
 
 
 def surgical_mask(

@@ -51,6 +51,10 @@ class Source:
         if self.framing not in ("face", "picture"):
             raise ValueError(f"{self.folder}: framing must be 'face' or 'picture', not {self.framing!r}")
 
+    def comparable(self, labels: Tensor) -> Tensor:
+        """Parsed labels, ids of any shape, as the masks of this source have them: hair or nothing, if that is told."""
+        return torch.where(labels == _HAIR, labels, 0) if self.told == "hair" else labels
+
     @classmethod
     def parse(cls, text: str) -> Source:
         """From ``FOLDER[,share=0.2][,told=hair][,framing=picture]``. Raises ``ValueError`` for anything else."""

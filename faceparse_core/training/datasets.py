@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,8 +39,8 @@ def convert(kind: str, source: Path, out: Path, size: int = 512) -> dict[str, in
         if mask_path.exists():
             continue
         image = Image.open(picture).convert("RGB")
-        image.thumbnail((size, size), Image.LANCZOS)
-        mask = Image.fromarray(subjects_sides(labels())).resize(image.size, Image.NEAREST)
+        image.thumbnail((size, size), Image.Resampling.LANCZOS)
+        mask = Image.fromarray(subjects_sides(labels())).resize(image.size, Image.Resampling.NEAREST)
         image.save(out / "images" / f"{name}.jpg", quality=95)
         mask.save(mask_path, optimize=True)  # last: a picture with a mask is done
     if not names:
@@ -87,6 +88,11 @@ def _celebamask_hq(source: Path) -> Iterator[Item]:
         yield split, f"{number:05d}", picture, labels
 
 
+def _translated(path: Path, table: np.ndarray) -> np.ndarray:
+    """The mask in a file, uint8 [H, W], its ids looked up in a table of 256."""
+    return table[np.asarray(Image.open(path))]
+
+
 def _lapa(source: Path) -> Iterator[Item]:
     """LaPa (Liu et al., AAAI 2020): 22,000 faces in all poses and lights, 11 classes."""
     table = np.full(256, UNTOLD, np.uint8)
@@ -101,7 +107,7 @@ def _lapa(source: Path) -> Iterator[Item]:
             path = labels / f"{picture.stem}.png"
             if not path.is_file():
                 raise FileNotFoundError(f"{path} is missing, the labels of {picture}: is the download whole?")
-            yield split, picture.stem, picture, lambda path=path: table[np.asarray(Image.open(path))]
+            yield split, picture.stem, picture, partial(_translated, path, table)
 
 
 KINDS: dict[str, Callable[[Path], Iterator[Item]]] = {"celebamask-hq": _celebamask_hq, "lapa": _lapa}

@@ -11,14 +11,19 @@ from tqdm import tqdm
 
 from faceparse_core.labels import LABELS
 from faceparse_core.parser import FaceParser
-from faceparse_core.training.data import read_names, read_pair
+from faceparse_core.training.data import Source, read_names, read_pair
 from faceparse_core.training.metrics import Confusion
 
 _AT_A_TIME = 8
 
 
-def evaluate(parser: FaceParser, data: Path, split: str = "val") -> Confusion:
-    """The confusion of ``parser`` over all pixels of the portraits that ``DATA/SPLIT.txt`` names, at their own size."""
+def evaluate(parser: FaceParser, data: str | Path, split: str = "val") -> Confusion:
+    """The confusion of ``parser`` over all pixels of the pictures that ``DATA/SPLIT.txt`` names, at their own size.
+
+    ``data`` may have options, as ``train`` takes them: of ``told=hair`` hair and what is not hair are compared.
+    """
+    source = Source.parse(str(data))
+    data = Path(source.folder)
     names = read_names(data, split)
     confusion = Confusion()
     with tqdm(total=len(names), unit="image", disable=None, leave=False) as progress:
@@ -26,7 +31,7 @@ def evaluate(parser: FaceParser, data: Path, split: str = "val") -> Confusion:
             pairs = [read_pair(data, name) for name in names[start : start + _AT_A_TIME]]
             parsing = parser.parse([image for image, _ in pairs], faces="image")
             for one, (_, mask) in zip(parsing, pairs, strict=True):
-                confusion.add(torch.from_numpy(mask), one.labels[0])
+                confusion.add(torch.from_numpy(mask), source.comparable(one.labels[0]))
             progress.update(len(pairs))
     return confusion
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from faceparse_core import checkpoints
-from faceparse_core.devices import choose_device
+from faceparse_core.devices import choose_device, placed
 from faceparse_core.labels import region_ids
 from faceparse_core.models.hair import odds, start_from
 from faceparse_core.models.lite import Lite
@@ -77,8 +77,8 @@ def train(config: HairConfig) -> Path:
     parser = checkpoints.load(checkpoints.find(config.init), trainable=True)
     if not isinstance(parser, Lite):
         raise ValueError(f"--init {config.init} must be a lite checkpoint, not a {type(parser).__name__}")
-    network = start_from(parser).to(device, memory_format=torch.channels_last).train()
-    parser = parser.to(device, memory_format=torch.channels_last).eval().requires_grad_(False)
+    network = placed(start_from(parser), device).train()
+    parser = placed(parser, device).eval().requires_grad_(False)
     if device.type == "cpu" and dtype is torch.bfloat16:
         quicken_depthwise(network)
     average = Average(network, config.ema)
@@ -108,7 +108,7 @@ def train(config: HairConfig) -> Path:
         truth = (labels.to(device, non_blocking=True) == _HAIR)[:, None].float()
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             with torch.no_grad():
-                given = _given_masks(parser(pixels).float(), pixels.shape[-2:])
+                given = _given_masks(parser(pixels).float(), (pixels.shape[2], pixels.shape[3]))
             change = network(pixels, given)
         loss = loss_of(given, change.float(), truth)
         learn(loss, network, optimiser, scaler)

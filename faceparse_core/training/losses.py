@@ -24,6 +24,7 @@ class Criterion(nn.Module):
 
     def __init__(self, frequencies: Tensor, balance: float, dice: float):
         super().__init__()
+        self.weights: Tensor
         self.register_buffer("weights", (0.1 / frequencies.clamp_min(1e-6)).pow(balance).clamp(0.5, 5.0))
         self.dice = dice
 

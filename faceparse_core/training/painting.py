@@ -154,12 +154,15 @@ class Painter:
             matrix[0] *= -1
         offset = np.asarray(centre) - matrix @ np.full(2, self.size / 2)
         coefficients = np.column_stack([matrix, offset]).flatten()
-        labels = np.array(mask.transform((self.size,) * 2, Image.AFFINE, tuple(coefficients), fillcolor=_OUTSIDE))
+        square, affine = (self.size, self.size), Image.Transform.AFFINE
+        labels = np.array(mask.transform(square, affine, tuple(coefficients), fillcolor=_OUTSIDE))
         # Shrunk in whole steps first, so that fine patterns do not flicker.
         step = max(1, int(scale))
         if step > 1:
             image, coefficients = image.reduce(step), coefficients / step
-        pixels = image.transform((self.size,) * 2, Image.AFFINE, tuple(coefficients), Image.BILINEAR, fillcolor=_MEAN)
+        pixels = image.transform(
+            (self.size,) * 2, Image.Transform.AFFINE, tuple(coefficients), Image.Resampling.BILINEAR, fillcolor=_MEAN
+        )
         return np.array(pixels), exchange_sides(labels) if mirror else labels
 
     def _background_picture(self) -> np.ndarray:
@@ -172,11 +175,11 @@ class Painter:
             cells = int(self.rng.choice([1, 2, 4, 16, side]))
             field = self._uniform(0, 255, 3) + self.rng.normal(0, 40, (cells, cells, 3))
             field = Image.fromarray(field.clip(0, 255).astype(np.uint8))
-            return np.array(field.resize((side, side), Image.BILINEAR))
+            return np.array(field.resize((side, side), Image.Resampling.BILINEAR))
         picture = self.backgrounds[self.rng.integers(len(self.backgrounds))]
         extent = max(16, int(min(picture.size) * self._uniform(0.4, 1.0)))
         left, top = (int(self.rng.integers(length - extent + 1)) for length in picture.size)
-        piece = picture.resize((side, side), Image.BILINEAR, (left, top, left + extent, top + extent))
+        piece = picture.resize((side, side), Image.Resampling.BILINEAR, (left, top, left + extent, top + extent))
         return np.array(piece)[:, :: -1 if self._chance(0.5) else 1].copy()
 
     def _chance(self, share: float) -> bool:

@@ -23,7 +23,7 @@ _COLOURS = np.array([label.colour for label in LABELS], np.uint8)
 
 def sheet(portrait: Image.Image, seed: int = 0) -> Image.Image:
     """The cells, each under its name, of a portrait (RGB) that one face fills."""
-    portrait = portrait.convert("RGB").resize((_CELL, _CELL), Image.LANCZOS)
+    portrait = portrait.convert("RGB").resize((_CELL, _CELL), Image.Resampling.LANCZOS)
     mask = Image.fromarray(FaceParser("lite", "cpu").parse(portrait, faces="image").labels[0].numpy())
     cells = []
     texture = np.asarray(portrait.rotate(90))

@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -23,7 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from faceparse_core import checkpoints
-from faceparse_core.devices import PRECISIONS, choose_device, choose_precision
+from faceparse_core.devices import PRECISIONS, choose_device, choose_precision, placed
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.segformer import SIZES, SegFormer
 from faceparse_core.training.data import (
@@ -82,7 +83,7 @@ class TrainConfig:
         """
         if arch not in ARCHITECTURES:
             raise ValueError(f"unknown architecture '{arch}': choose one of {', '.join(ARCHITECTURES)}")
-        recipe = {"arch": arch}
+        recipe: dict[str, Any] = {"arch": arch}
         if arch != "lite":
             recipe |= {
                 "sizes": ((1.0, 512),), "batch_size": 8, "learning_rate": 6e-5, "weight_decay": 0.01, "warm_up": 0.01,
@@ -111,7 +112,7 @@ def train(config: TrainConfig) -> Path:
     sets = [Labelled(Source.parse(text), "train") for text in config.data]
     counts = [one.counts() for one in sets]
     validation = Labelled(sets[0].source, "val")
-    network = _network(config).to(device, memory_format=torch.channels_last)
+    network = placed(_network(config), device)
     learning = _freeze(network, config.freeze)
     if device.type == "cpu" and dtype is torch.bfloat16:
         quicken_depthwise(network)
@@ -136,7 +137,7 @@ def train(config: TrainConfig) -> Path:
         config.augmentation,
         config.seed,
         [drawing_weights(one, config.rare_labels) for one in counts],
-        read_backgrounds(config.backgrounds),
+        read_backgrounds(Path(config.backgrounds) if config.backgrounds else None),
         config.label_stride,
     )
     loader = loader_of(batches, first, config.workers, device)
@@ -218,7 +219,8 @@ def normalise(pixels: Tensor) -> Tensor:
 
 def step_sizes(config: TrainConfig) -> list[int]:
     """The size of the pictures at every step."""
-    sizes, until = [], 0.0
+    sizes: list[int] = []
+    until = 0.0
     for share, size in config.sizes:
         until += share
         sizes += [size] * (round(until * config.steps) - len(sizes))
@@ -227,7 +229,15 @@ def step_sizes(config: TrainConfig) -> list[int]:
     return sizes
 
 
-def learning_rate(config: TrainConfig, step: int) -> float:
+class Schedule(Protocol):
+    """What decides the learning rate in a config."""
+
+    steps: int
+    warm_up: float
+    learning_rate: float
+
+
+def learning_rate(config: Schedule, step: int) -> float:
     """Linear warm-up, then half a cosine down to a hundredth."""
     warm_up = max(1, round(config.warm_up * config.steps))
     if step < warm_up:
@@ -269,16 +279,16 @@ class Average:
 @torch.no_grad()
 def validate(network: nn.Module, pictures: Labelled, device: torch.device, dtype, size: int = 512) -> Confusion:
     """The confusion of ``network`` on all of ``pictures``, each brought to the square of this size."""
-    network.to(memory_format=torch.channels_last).eval()
+    placed(network).eval()
     confusion = Confusion()
     for name in pictures.names:
         image, mask = read_pair(pictures.folder, name)
-        square = np.asarray(Image.fromarray(image).resize((size, size), Image.BILINEAR))
+        square = np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
         pixels = normalise(torch.from_numpy(square).to(device).permute(2, 0, 1)[None].float() / 255)
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             logits = network(pixels.contiguous(memory_format=torch.channels_last))
         logits = F.interpolate(logits.float(), size=mask.shape, mode="bilinear", align_corners=False)
-        confusion.add(torch.from_numpy(mask), logits[0].argmax(0).to("cpu"))
+        confusion.add(torch.from_numpy(mask), pictures.source.comparable(logits[0].argmax(0).to("cpu")))
     return confusion
 
 
@@ -345,15 +355,18 @@ def _augmented(augmentation: Augmentation, shares: dict[str, float]) -> Augmenta
     unknown = sorted(set(shares) - wear - simple)
     if unknown:
         raise ValueError(f"unknown augmentation {', '.join(unknown)}: choose from {', '.join(sorted(simple | wear))}")
-    worn = replace(augmentation.wear, **{name: value for name, value in shares.items() if name in wear})
-    return replace(augmentation, wear=worn, **{name: value for name, value in shares.items() if name in simple})
+    worn: dict[str, Any] = {name: value for name, value in shares.items() if name in wear}
+    own: dict[str, Any] = {name: value for name, value in shares.items() if name in simple}
+    return replace(augmentation, wear=replace(augmentation.wear, **worn), **own)
 
 
 def _freeze(network: nn.Module, stages: int) -> Callable[[], None]:
     """Takes the stem and so many stages of a Lite out of the training; what brings it into training mode."""
-    if stages and not isinstance(network, Lite):
-        raise ValueError("only the encoder of lite can be frozen in part")
-    still = [network.stem, *network.stages[:stages]] if stages else []
+    still: list[nn.Module] = []
+    if stages:
+        if not isinstance(network, Lite):
+            raise ValueError("only the encoder of lite can be frozen in part")
+        still = [network.stem, *network.stages[:stages]]
     for module in still:
         module.requires_grad_(False)
 

@@ -92,7 +92,8 @@ def enlarged(pixels: np.ndarray, scale: float) -> np.ndarray:
     """As if it had been taken at ``scale`` of its size, and enlarged."""
     height, width = pixels.shape[:2]
     low = max(8, round(width * scale)), max(8, round(height * scale))
-    return _as_picture(pixels, lambda p: p.resize(low, Image.BOX).resize((width, height), Image.BICUBIC))
+    box, bicubic = Image.Resampling.BOX, Image.Resampling.BICUBIC
+    return _as_picture(pixels, lambda p: p.resize(low, box).resize((width, height), bicubic))
 
 
 def aged(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -1,6 +1,6 @@
 """Stand-in for ComfyUI's folder_paths: the little of it that the nodes use."""
 
-from pathlib import Path
+import os
 
 models_dir = "models"
 folder_names_and_paths = {}
@@ -17,4 +17,4 @@ def get_folder_paths(folder_name):
 
 
 def get_temp_directory():
-    return str(Path(models_dir).parent / "temp")
+    return os.path.join(os.path.dirname(models_dir), "temp")

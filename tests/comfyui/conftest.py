@@ -1,14 +1,15 @@
 """A real ComfyUI server with this pack in it, started once for all tests of this folder.
 
 ``COMFYUI_PATH`` is ComfyUI's folder, ``COMFYUI_PYTHON`` the Python that has its requirements (the one of a virtual
-environment in that folder, else the one that runs the tests). The server has a folder of its own for models, pictures
-and settings: nothing in ComfyUI's is read or written.
+environment in that folder, else the one that runs the tests), ``COMFYUI_OPTIONS`` what else to start it with. The
+server has a folder of its own for models, pictures and settings: nothing in ComfyUI's is read or written.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import shlex
 import socket
 import subprocess
 import sys
@@ -63,6 +64,7 @@ def comfy(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Comfy]:
     command = [_python(source), "main.py", "--cpu", "--listen", "127.0.0.1", "--port", str(port)]
     command += ["--base-directory", str(base), "--disable-auto-launch", "--disable-api-nodes"]
     command += ["--database-url", f"sqlite:///{base / 'user' / 'comfyui.db'}"]
+    command += shlex.split(os.environ.get("COMFYUI_OPTIONS", ""))
     offline = {"FACEPARSE_OFFLINE": "1", "HF_HUB_OFFLINE": "1", "FACEPARSE_HOME": str(base / "none")}
     with server.log_file.open("wb") as log:
         process = subprocess.Popen(

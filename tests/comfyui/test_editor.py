@@ -20,8 +20,9 @@ BLUEPRINTS = sorted(path.stem for path in (PACK / "subgraphs").glob("*.json"))
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 HAIR, NOSE, CORNER = (260 / 512, 100 / 512), (253 / 512, 245 / 512), (20 / 512, 20 / 512)  # of the close-up
 
-ADD = """([chain, values]) => {
-    app.graph.clear();
+# A graph of its own, because the editor remembers values by graph and node.
+ADD = """async ([chain, values]) => {
+    await app.loadGraphData({ last_node_id: 0, last_link_id: 0, nodes: [], links: [], groups: [], version: 0.4 });
     let before = null;
     const ids = chain.map((type, index) => {
         const node = LiteGraph.createNode(type);
@@ -33,6 +34,9 @@ ADD = """([chain, values]) => {
     });
     for (const [index, name, value] of values)
         app.graph.getNodeById(ids[index]).widgets.find((widget) => widget.name === name).value = value;
+    app.canvas.ds.scale = 0.9;
+    app.canvas.ds.offset = [60, 80];
+    app.canvas.setDirty(true, true);
     return ids;
 }"""
 RUN = """async () => {
@@ -44,6 +48,12 @@ RUN = """async () => {
     await app.queuePrompt(0);
     const wrong = app.lastNodeErrors ?? {};
     return Object.keys(wrong).length ? ["refused", wrong] : await end;
+}"""
+
+SHOWN_IN_APP = """([inputs, outputs]) => {
+    const stores = document.querySelector("#vue-app").__vue_app__.config.globalProperties.$pinia._s;
+    const app = stores.get("appMode");
+    return app.selectedInputs.length === inputs && app.selectedOutputs.length === outputs;
 }"""
 
 
@@ -89,6 +99,28 @@ class Editor:
     def text(self, node) -> str:
         return self.page.evaluate(
             "(id) => app.graph.getNodeById(id).widgets.find((widget) => widget.name === 'labels').value", node
+        )
+
+    def write(self, node, text: str) -> None:
+        self.page.evaluate(
+            "([id, text]) => { app.graph.getNodeById(id).widgets.find(({ name }) => name === 'labels').value = text }",
+            [node, text],
+        )
+
+    def between(self, preview: str) -> list:
+        """Sample Portrait before the first node of the graph, a preview behind it; the ids of that node and the
+        preview."""
+        return self.page.evaluate(
+            """(preview) => {
+                const [task] = app.graph.nodes;
+                const picture = LiteGraph.createNode("FaceParseSamplePortrait"), shown = LiteGraph.createNode(preview);
+                app.graph.add(picture);
+                app.graph.add(shown);
+                picture.connect(0, task, 0);
+                task.connect(0, shown, 0);
+                return [task.id, shown.id];
+            }""",
+            preview,
         )
 
     def picture(self):
@@ -169,8 +201,11 @@ def at(mask, place: tuple[float, float]) -> int:
 
 @pytest.mark.parametrize("name", GRAPHS)
 def test_a_template_opens_readable_and_runs(editor, name):
-    editor.open(editor.comfy.get_json(f"/api/workflow_templates/faceparse/{name}.json"))
+    graph = editor.comfy.get_json(f"/api/workflow_templates/faceparse/{name}.json")
+    editor.open(graph)
     assert editor.page.evaluate("() => app.canvas.ds.scale") > 0.6
+    if app := graph.get("extra", {}).get("linearData"):  # what App mode shows of it
+        editor.page.wait_for_function(SHOWN_IN_APP, arg=[len(app["inputs"]), len(app["outputs"])], timeout=10_000)
     if name == "inpaint_region":  # needs a checkpoint, which a server may not have
         kind, detail = editor.run()
         assert kind == "refused" and "ckpt_name" in json.dumps(detail)
@@ -188,17 +223,7 @@ def test_a_blueprint_runs(editor, name):
         assert inputs[:5] == ["image", "model", "positive", "negative", "vae"]
         return
     preview = "MaskPreview" if name == "Hair mask" else "PreviewImage"
-    editor.page.evaluate(
-        """(preview) => {
-            const [task] = app.graph.nodes;
-            const picture = LiteGraph.createNode("FaceParseSamplePortrait"), shown = LiteGraph.createNode(preview);
-            app.graph.add(picture);
-            app.graph.add(shown);
-            picture.connect(0, task, 0);
-            task.connect(0, shown, 0);
-        }""",
-        preview,
-    )
+    editor.between(preview)
     assert any(output.get("images") for output in editor.succeed().values())
 
 
@@ -248,19 +273,14 @@ def test_chips_show_what_is_chosen_and_remove_it(editor):
     *_, select, _ = editor.add(*CHAIN, values=((2, "labels", "hair + hiar - left eye"),))
     kind, detail = editor.run()
     assert kind == "refused" and "did you mean 'hair'" in json.dumps(detail)
-    editor.page.evaluate(
-        "(id) => { app.graph.getNodeById(id).widgets.find((w) => w.name === 'labels').value = 'hair + face - left eye' }",
-        select,
-    )
+    editor.write(select, "hair + face - left eye")
     editor.succeed()
     chips = editor.page.locator(".faceparse-chips:visible button")
     assert chips.all_text_contents() == ["hair ×", "face ×", "− left eye ×"]
     chips.nth(0).click()
     assert editor.text(select) == "face - left eye"
     # The text may be edited anywhere: the chips follow.
-    editor.page.evaluate(
-        "(id) => { app.graph.getNodeById(id).widgets.find((w) => w.name === 'labels').value = 'neck' }", select
-    )
+    editor.write(select, "neck")
     editor.page.wait_for_function(
         "() => [...document.querySelectorAll('.faceparse-chips button')].some((chip) => chip.textContent === 'neck ×')"
     )
@@ -315,22 +335,11 @@ def test_in_a_subgraph_the_text_that_it_is_promoted_to_is_edited(editor):
     graph = json.loads((PACK / "subgraphs" / "Hair mask.json").read_text(encoding="utf-8"))
     graph["nodes"][0]["widgets_values"][0] = "face"
     editor.open(graph)
-    host, preview = editor.page.evaluate(
-        """() => {
-            const [task] = app.graph.nodes;
-            const picture = LiteGraph.createNode("FaceParseSamplePortrait"), shown = LiteGraph.createNode("MaskPreview");
-            app.graph.add(picture);
-            app.graph.add(shown);
-            picture.connect(0, task, 0);
-            task.connect(0, shown, 0);
-            return [task.id, shown.id];
-        }"""
-    )
+    host, preview = editor.between("MaskPreview")
     mask = mask_of(editor.comfy, editor.succeed(), preview)
     assert at(mask, NOSE) > 250 and at(mask, HAIR) < 5
-    editor.page.evaluate(
-        "(id) => app.canvas.openSubgraph(app.graph.getNodeById(id).subgraph, app.graph.getNodeById(id))", host
-    )
+    enter = "(id) => app.canvas.openSubgraph(app.graph.getNodeById(id).subgraph, app.graph.getNodeById(id))"
+    editor.page.evaluate(enter, host)
     editor.click(HAIR)
     editor.page.evaluate("() => app.canvas.setGraph(app.rootGraph ?? app.graph.rootGraph)")
     assert editor.text(host) == "face + hair"
