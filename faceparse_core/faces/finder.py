@@ -28,7 +28,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "finder.safetensors"
 
 # The longer side of the first look at a picture, and the pixels that the second has at most. Where a picture is much
 # smaller than that, it is enlarged a little.
-_GLANCE, _SECOND_PIXELS, _ENLARGED = 192, 1024 * 768, 1.5
+_GLANCE, _SECOND_PIXELS, _ENLARGED = 192, 768 * 576, 1.5
 _MULTIPLE = 32
 # From this score on something is a face; what is less may be one, and asks for a closer look.
 _FACE, _HINT = 0.45, 0.15

@@ -48,17 +48,17 @@ class FinderConfig:
     data: str
     out: str
     init: str = "lite"  # a lite to start from, or the finder.safetensors of another run
-    steps: int = 6000
+    steps: int = 1200
     batch_size: int = 16
     # (share of the steps, size): pictures grow while the network learns
-    sizes: tuple[tuple[float, int], ...] = ((0.9, 192), (0.1, 256))
+    sizes: tuple[tuple[float, int], ...] = ((0.88, 192), (0.12, 256))
     learning_rate: float = 2e-3
     weight_decay: float = 0.02
     warm_up: float = 0.03  # share of the steps
     body: float = 0.0  # how fast the body learns, of the rate: 0 leaves it as it is
     boxes: float = 2.0  # weights of the losses of boxes and marks beside that of the centres
     marks: float = 8.0
-    ema: float = 0.998
+    ema: float = 0.995
     scenery: Scenery = field(default_factory=Scenery)
     device: str = "auto"
     precision: str = "auto"
