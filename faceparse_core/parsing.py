@@ -306,13 +306,9 @@ class Parsing:
         if rendered:
             result.labels = self.labels.clone()
         for i in without:
-            before, after = (
-                next((k for k in frames if found[k]), None) if rule in rules else None
-                for frames, rules in (
-                    (range(i, -1, -1), ("last frame's", "between")),
-                    (range(i, len(found)), ("between",)),
-                )
-            )
+            held = rule in ("last frame's", "between")
+            before = next((k for k in range(i, -1, -1) if held and found[k]), None)
+            after = next((k for k in range(i, len(found)) if rule == "between" and found[k]), None)
             if before is not None and after is not None:
                 look, face = self._between(before, after, (i - before) / (after - before))
                 result.logits[i], result.windows[i], result.details[i] = look.logits, look.window, Details((face,))
