@@ -124,9 +124,7 @@ def covered(parser: FaceParser, data: Path) -> dict:
 def hair(parser: FaceParser, data: Path) -> dict:
     figures = {}
     for faces in ("image", "auto"):
-        confusion = Confusion()
-        for image, mask in _pairs(data):
-            confusion.add(torch.from_numpy(mask), parser.parse(image, faces=faces).labels[0])
+        confusion = _confusion(parser, data, faces)
         figures[f"IoU {faces}"] = round(confusion.iou[_HAIR].item(), 4)
     return figures
 
@@ -134,9 +132,7 @@ def hair(parser: FaceParser, data: Path) -> dict:
 def street(parser: FaceParser, data: Path) -> dict:
     figures = {}
     for faces in ("image", "auto"):
-        confusion = Confusion()
-        for image, mask in _pairs(data):
-            confusion.add(torch.from_numpy(mask), parser.parse(image, faces=faces).labels[0])
+        confusion = _confusion(parser, data, faces)
         counts = confusion.counts
         as_hair = counts[_CLOTH, [_HAIR, _HAT]].sum() / counts[_HAIR].sum()
         figures |= {
@@ -169,6 +165,13 @@ def empty(parser: FaceParser, folder: Path) -> dict:
         "pictures": len(paths),
         "faces": faces,
     }
+
+
+def _confusion(parser: FaceParser, data: Path, faces: str) -> Confusion:
+    confusion = Confusion()
+    for image, mask in _pairs(data):
+        confusion.add(torch.from_numpy(mask), parser.parse(image, faces=faces).labels[0])
+    return confusion
 
 
 def _pairs(data: Path) -> Iterator[tuple[np.ndarray, np.ndarray]]:

@@ -297,7 +297,7 @@ def _check_16_bit(picture: Image.Image, name: str) -> None:
 
 def _upper_8_bits(values: Image.Image | np.ndarray) -> np.ndarray:
     """16 to 8 bits, as Pillow itself does with 16-bit colours: what was 8 bits once comes back unchanged."""
-    return (np.asarray(values) >> 8).astype(np.uint8)
+    return np.asarray(np.asarray(values) >> 8, dtype=np.uint8)  # an array, of a single value too
 
 
 def _from_numpy(array: np.ndarray, name: str) -> Tensor:

@@ -83,8 +83,8 @@ def check(command: str, runner, capsys) -> None:
     name, *words = [words[0].removeprefix(".venv/bin/"), *words[1:]]
     name, words = ("python", ["-m", "pip", *words]) if name == "pip" else (name, words)
     checks: dict[str, Callable] = {
-        "faceparse": _faceparse, "python": _python, "python3": _python, "npm": _npm, "ruff": _ruff, "cd": _nothing,
-        "git": _nothing, "pre-commit": _nothing,
+        "faceparse": _faceparse, "python": _python, "python3": _python, "npm": _npm, "ruff": _ruff, "mypy": _mypy,
+        "cd": _nothing, "git": _nothing, "pre-commit": _nothing,
     }  # fmt: skip
     assert name in checks, f"nobody runs {command}"
     checks[name](words, runner, capsys)
@@ -156,6 +156,12 @@ def _npm(words: list[str], runner, capsys) -> None:
 
 def _ruff(words: list[str], runner, capsys) -> None:
     assert importlib.util.find_spec("ruff") and words[0] in ("check", "format")
+
+
+def _mypy(words: list[str], runner, capsys) -> None:
+    """What it checks stands in pyproject.toml."""
+    assert importlib.util.find_spec("mypy") and not words
+    assert '[tool.mypy]\nfiles = ["faceparse_core", "nodes"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
 
 
 # ---------------------------------------------------------------------------------------------- the words

@@ -376,7 +376,7 @@ def test_damaged_and_foreign_files(exported, tmp_path):
     whole = (exported[0] / "onnx" / "model_quantized.onnx").read_bytes()
     damaged = tmp_path / "damaged.onnx"
     damaged.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(CheckpointError, match="cannot run .*damaged.onnx"):
+    with pytest.raises(CheckpointError, match="cannot read .*damaged.onnx"):
         FaceParser(damaged)
     graph = graphs.build(with_random_weights(SegFormer(SegFormerConfig((1,) * 4, (8,) * 4, 8, (1,) * 4, num_labels=5))))
     graph.write(tmp_path / "five.onnx")

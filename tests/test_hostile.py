@@ -368,6 +368,12 @@ def test_damaged_pil_images(kind):
         images.load(damaged(kind))
 
 
+def test_a_single_value_is_no_picture():
+    for dtype in (np.uint8, np.uint16, np.float32):
+        with pytest.raises(ValueError, match="0 dimensions"):
+            images.load(np.zeros((), dtype))
+
+
 @pytest.mark.parametrize(
     "tensor",
     [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -715,7 +716,10 @@ def test_pings_without_end_do_not_keep_the_run_from_ending(host, runner, tmp_pat
 
 def start(host: Host, folder: Path, *arguments: str) -> subprocess.Popen:
     command = [sys.executable, PACK / "workflows" / "run.py", "hair_mask", "--server", host.url, *arguments]
-    return subprocess.Popen(command, cwd=folder, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    # Where these tests are a job in the background, it would ignore the interrupt.
+    listen = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.default_int_handler)
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE}
+    return subprocess.Popen(command, cwd=folder, **pipes, text=True, preexec_fn=listen)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no signals for one process")

@@ -18,6 +18,8 @@ from faceparse_core.models.hair import SUREST, HairOutline, odds
 
 # The longer side of what the network sees, as in its training; what is much smaller is not blown up to it.
 SIZE, _ENLARGED = 512, 2.0
+# So far from the mask, in pixels of what it sees, the network is asked: it is for outlines, and finds no other hair.
+_REACH = 32
 _WEIGHTS = Path(__file__).parents[1] / "weights" / "hair.safetensors"
 
 
@@ -25,7 +27,7 @@ def correction(head: Tensor) -> Tensor:
     """What is to be added to the logits of a mask of hair, no surer than ``SUREST`` before: [1, 1, H, W].
 
     ``head``: colours and mask, float32 [1, 4, H, W] in 0..1; one head, which fills most of it. Seen as it is and
-    mirrored, the mean of both is given.
+    mirrored, the mean of both is given; nothing far from where the mask is at least 0.5.
     """
     scale = min(_ENLARGED, SIZE / max(head.shape[2:]))
     size = [max(1, round(side * scale / 32)) * 32 for side in head.shape[2:]]
@@ -37,6 +39,8 @@ def correction(head: Tensor) -> Tensor:
     with torch.inference_mode():
         found, mirrored = network(both[:, :3], both[:, 3:]).float().split(1)
     change = (found + mirrored.flip(3)) / 2
+    near = F.max_pool2d((seen[:1, 3:] >= 0.5).float(), 2 * _REACH + 1, 1, _REACH)
+    change = change * near
     return F.interpolate(change, size=head.shape[2:], mode="bilinear", align_corners=False, antialias=True)
 
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from faceparse_core import checkpoints
-from faceparse_core.devices import choose_device
+from faceparse_core.devices import choose_device, placed
 from faceparse_core.models.finder import MARKS, FinderNetwork
 from faceparse_core.models.lite import Lite
 from faceparse_core.training.photos import Photos
@@ -78,13 +78,13 @@ def train(config: FinderConfig) -> Path:
     torch.manual_seed(config.seed)
     device = choose_device(config.device)
     dtype = dtype_for(config.precision, device)
-    network = started(config.init).to(device, memory_format=torch.channels_last).train()
+    network = placed(started(config.init), device).train()
     body = set(network.body.parameters())
     frozen = None
     if not config.body:
         network.body.requires_grad_(False)
         # The body alone, as it runs fastest.
-        frozen = copy.deepcopy(network).fold().to(memory_format=torch.channels_last)
+        frozen = placed(copy.deepcopy(network).fold())
         frozen = frozen.pack() if device.type == "cpu" else frozen
     average = Average(network, config.ema)
     groups = []
@@ -126,7 +126,7 @@ def train(config: FinderConfig) -> Path:
                 output = network.said(*taps)
         parts = losses_of(output.float(), targets)
         weights = {"boxes": config.boxes, "marks": config.marks}
-        loss = sum(weights.get(name, 1.0) * part for name, part in parts.items())
+        loss = torch.stack([weights.get(name, 1.0) * part for name, part in parts.items()]).sum()
         learn(loss, network, optimiser, scaler)
         average.update(network)
         values = {name: part.item() for name, part in parts.items()}

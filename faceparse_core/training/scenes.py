@@ -170,9 +170,10 @@ class Scene:
         if step > 1:
             picture, alpha = picture.reduce(step), alpha.reduce(step)
         matrix = np.column_stack([back / step, -back @ shift / step]).flatten()
-        kind = {"size": (size, size), "method": Image.Transform.AFFINE, "data": tuple(matrix)}
-        drawn = picture.transform(**kind, resample=Image.Resampling.BILINEAR)
-        alpha = alpha.transform(**kind, resample=Image.Resampling.BILINEAR)
+        drawn, alpha = (
+            one.transform((size, size), Image.Transform.AFFINE, tuple(matrix), Image.Resampling.BILINEAR)
+            for one in (picture, alpha)
+        )
         self._canvas.paste(drawn, (0, 0), alpha)
         self._hide(np.asarray(alpha))
 
@@ -252,7 +253,7 @@ class Scene:
                 ImageDraw.Draw(shape).ellipse((0, 0, *thing.size), fill=255)
             else:
                 shape = shape.point(lambda _: 255).rotate(self._between(0, 90))
-            self._canvas.paste(thing, box[:2], shape)
+            self._canvas.paste(thing, (box[0], box[1]), shape)
 
     def _skin(self, face: int) -> np.ndarray:
         x, y = (int(np.clip(v, 0, self.size - 1)) for v in self.boxes[face, :2])
@@ -268,7 +269,7 @@ class Scene:
         side = self._between(0.3, 1.0) * min(picture.size)
         left, top = (self._between(0, length - side) for length in picture.size)
         piece = picture.resize((size, size), Image.Resampling.BILINEAR, (left, top, left + side, top + side))
-        return piece.transpose(int(rng.integers(0, 7))) if self._chance(0.4) else piece
+        return piece.transpose(Image.Transpose(int(rng.integers(0, 7)))) if self._chance(0.4) else piece
 
     def _varied(self, picture: Image.Image) -> np.ndarray:
         """Smaller, blurred, noisy, dark, grey, tinted, compressed: as photos are."""

@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import torch
@@ -40,6 +40,10 @@ from faceparse_core.training.depthwise import quicken_depthwise
 from faceparse_core.training.losses import Criterion
 from faceparse_core.training.metrics import Confusion
 from faceparse_core.training.painting import PLAIN, Augmentation
+
+if TYPE_CHECKING:
+    from faceparse_core.training.finder import FinderConfig
+    from faceparse_core.training.scenes import Scenes
 
 ARCHITECTURES = ("lite", *(f"segformer-{size}" for size in SIZES))
 
@@ -187,7 +191,7 @@ def save_state(out: Path, step: int, state: dict) -> None:
     os.replace(out / "last.pt.part", out / "last.pt")
 
 
-def loader_of(batches: Batches, first: int, workers: int, device: torch.device) -> torch.utils.data.DataLoader:
+def loader_of(batches: Batches | Scenes, first: int, workers: int, device: torch.device) -> torch.utils.data.DataLoader:
     """The batches from step ``first`` on, made ahead by so many workers."""
     return torch.utils.data.DataLoader(
         batches, batch_size=None, sampler=range(first, len(batches)), num_workers=workers,
@@ -217,7 +221,7 @@ def normalise(pixels: Tensor) -> Tensor:
     return (pixels - mean) / std
 
 
-def step_sizes(config: TrainConfig) -> list[int]:
+def step_sizes(config: TrainConfig | FinderConfig) -> list[int]:
     """The size of the pictures at every step."""
     sizes: list[int] = []
     until = 0.0

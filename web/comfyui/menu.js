@@ -134,9 +134,18 @@ class Menu {
   }
 
   #listen() {
-    // The wheel and the other buttons are the editor's: they zoom and move its canvas.
     for (const kind of ["pointerdown", "mousedown", "dblclick"])
       this.root.addEventListener(kind, (event) => event.button === 0 && event.stopPropagation());
+    // The wheel and the middle button are the editor's: they zoom and move its canvas. In the classic look this element
+    // lies over the canvas, which would not see them; Nodes 2.0 hands them on itself.
+    const handOn = (kind, whether, how) =>
+      this.root.addEventListener(kind, (event) => {
+        if (!LiteGraph.vueNodesMode && !this.root.closest("dialog") && whether(event)) app.canvas[how](event);
+      });
+    handOn("wheel", () => true, "processMouseWheel");
+    handOn("pointerdown", ({ button }) => button === 1, "processMouseDown");
+    handOn("pointermove", ({ buttons }) => buttons & 4, "processMouseMove");
+    handOn("pointerup", ({ button }) => button === 1, "processMouseUp");
     this.picture.addEventListener("pointermove", (event) => {
       if (event.target !== this.large) this.#light(this.#over(event));
     });
