@@ -27,6 +27,7 @@ from faceparse_core.faces import (
     Look,
     Seen,
     Tracker,
+    are_shown,
     arranged,
     background,
     compose,
@@ -218,7 +219,7 @@ class FaceParser:
         """Faces whose boxes are known, with their tilt and exact box as they are seen; else as they are given."""
         seen = self._finder.find_near(image, boxes)
         faces = [replace(one, score=box.score) if one else box for one, box in zip(seen, boxes, strict=True)]
-        return Found(faces, portrait=False)
+        return Found(faces, portrait=False, others=False)
 
     def _see(self, images: Sequence[Tensor], frames: Sequence[Framed], batch_size: int, told: _Progress) -> list[Seen]:
         """What the network makes of images as they are framed: of the whole of each, and of its faces."""
@@ -311,16 +312,25 @@ def _given(faces: str | Sequence, order: str, sizes: Sequence[tuple[int, int]]) 
 def _chosen(found: Found, order: str, smallest: float) -> Found:
     """What was found without the faces that are too small, the others in order."""
     faces = arranged(found.faces, order, smallest)
-    return replace(found, faces=faces, portrait=found.portrait if len(faces) == len(found.faces) else False)
+    if len(faces) == len(found.faces):
+        return replace(found, faces=faces)
+    return replace(found, faces=faces, portrait=False, others=False)  # or what is left out would be back without a face
 
 
 def _composed(frame: Framed, seen: Seen, size: tuple[int, int]) -> tuple[Look, Details | None]:
     """What is kept of an image (height, width): of a portrait, and where there is no face, the look at the whole of it;
-    else background, with what was seen of its faces over it."""
-    if not frame.windows:
-        return seen.whole, None if frame.portrait and not frame.faces else Details(tuple(frame.faces))
+    else background, with what was seen of its faces over it. Faces are those of which the network sees something."""
+    if frame.portrait and not frame.faces:
+        return seen.whole, None
+    faces, details = frame.faces, seen.details
+    if frame.others:  # nobody but the finder says that there are faces
+        shown = are_shown(faces, details or [seen.whole] * len(faces))
+        faces = [face for face, there in zip(faces, shown, strict=True) if there]
+        details = [detail for detail, there in zip(details, shown, strict=bool(details)) if there]
+    if not details and frame.others:
+        return seen.whole, Details(tuple(faces))
     whole = Look(background(seen.whole.logits.device), seen.whole.window)
-    return whole, Details(tuple(frame.faces), compose(seen.whole, size, seen.details))
+    return whole, Details(tuple(faces), compose(seen.whole, size, details, frame.others))
 
 
 class _Progress:

@@ -22,13 +22,15 @@ _STRETCH_UP_TO = 1.1
 @dataclass(frozen=True)
 class Found:
     """The ``faces`` of an image, and what is settled already before they are framed: their ``windows``, which hold
-    still over the frames of a video; whether the image is the ``portrait`` of one of them; ``cut``: it begins a scene.
+    still over the frames of a video; whether the image is the ``portrait`` of one of them; ``cut``: it begins a scene;
+    ``others``: whether people who show no face belong to the picture.
     """
 
     faces: list[Face]
     windows: list[Window] | None = None
     portrait: bool | None = None
     cut: bool = False
+    others: bool = True
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class Framed:
     windows: list[Window]
     portrait: bool
     cut: bool
+    others: bool = True
 
 
 def framed(found: Found, size: Sequence[int]) -> Framed:
@@ -47,9 +50,9 @@ def framed(found: Found, size: Sequence[int]) -> Framed:
     faces = found.faces
     portrait = len(faces) == 1 and fills(faces[0], size) if found.portrait is None else found.portrait
     if portrait:
-        return Framed(faces, [], True, found.cut)
+        return Framed(faces, [], True, found.cut, found.others)
     windows = [framing(face) for face in faces] if found.windows is None else found.windows
-    return Framed(faces, windows, False, found.cut)
+    return Framed(faces, windows, False, found.cut, found.others)
 
 
 # ---------------------------------------------------------------------------------------------- the whole
