@@ -24,8 +24,11 @@ _ABOVE, _BESIDE, _BELOW = 0.9, 0.6, 0.3
 _CELLS = 640
 # Fewer cells than this are noise.
 _FEWEST = 6
-# How far the nose stands out, in units: by so much of the sine of the turn it leaves the middle line.
-_NOSE_DEPTH = 0.42
+# How far the nose stands out before the middle line, and how far the middle of the face's skin lies behind it, in units:
+# by so much of the sine of the turn they leave it. Read off portraits whose turn is known (FASSEG). What hair covers
+# moves the one, how a nose is labelled the other: hence both.
+_NOSE_DEPTH, _SKIN_DEPTH = 0.13, 0.72
+_NOSE_SHARE = 0.4
 
 # Of points that come twice: where they are on a head that looks ahead, in units, and how far they lie behind the eyes.
 _PAIRED = {
@@ -91,7 +94,7 @@ def find_anchors(labels: Tensor, face: Face, others: Sequence[Face] = ()) -> Anc
             axes = replace(axes, x=float(between[0]), y=float(between[1]), angle=axes.angle + tilt)
             parts = _Parts(labels, face, others, axes)
     mouth, nose = parts.centre(*_MOUTH, far=2.0), parts.centre(_NOSE, far=2.0)
-    yaw = _yaw(nose, mouth)
+    yaw = _yaw(nose, mouth, parts.of(_SKIN))
     found = parts.single(mouth)
     for side in _SIDES:
         found |= parts.paired(side, found)
@@ -99,12 +102,21 @@ def find_anchors(labels: Tensor, face: Face, others: Sequence[Face] = ()) -> Anc
     return Anchors(axes, yaw, {name: points[name] for name in POINTS}, frozenset(found))
 
 
-def _yaw(nose: np.ndarray | None, mouth: np.ndarray | None) -> float:
-    """How far a head is turned, in degrees: by how far the nose leaves the line from between the eyes to the mouth."""
-    if nose is None or mouth is None:
+def _yaw(nose: np.ndarray | None, mouth: np.ndarray | None, skin: tuple[np.ndarray, np.ndarray]) -> float:
+    """How far a head is turned, in degrees: by how far nose and skin leave the line from between the eyes to the mouth;
+    one of the two counts where the other is not seen."""
+    slope = 0.0 if mouth is None else mouth[0] / max(mouth[1], 0.3)
+    sines = []
+    if nose is not None and mouth is not None:
+        sines.append((_NOSE_SHARE, (nose[0] - slope * nose[1]) / _NOSE_DEPTH))
+    u, v = skin
+    level = np.abs(v - 0.5) < 0.15
+    if level.sum() >= _FEWEST:
+        sines.append((1 - _NOSE_SHARE, -(np.quantile(u[level], (0.015, 0.985)).mean() - slope * 0.5) / _SKIN_DEPTH))
+    if not sines:
         return 0.0
-    middle = mouth[0] * nose[1] / max(mouth[1], 0.3)
-    return math.degrees(math.asin(np.clip((nose[0] - middle) / _NOSE_DEPTH, -1, 1)))
+    sine = sum(share * value for share, value in sines) / sum(share for share, _ in sines)
+    return math.degrees(math.asin(np.clip(sine, -1, 1)))
 
 
 def _usual(yaw: float) -> dict[str, tuple[float, float]]:
