@@ -572,7 +572,7 @@ def test_many_pictures_in_flat_memory(world, monkeypatch):
     """What a run remembers of a picture are a few names."""
     monkeypatch.setattr(images, "load", lambda path: [torch.zeros(8, 8, 3, dtype=torch.uint8)])
     monkeypatch.setattr(images, "save", lambda picture, path: path)
-    monkeypatch.setattr(command, "_inputs", lambda given: [Path(f"{n}.jpg") for n in range(400)])
+    monkeypatch.setattr(command, "pictures_in", lambda given: [Path(f"{n}.jpg") for n in range(400)])
     monkeypatch.setattr(command, "_picture", lambda *given: None)
     held = []
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from faceparse_core import FaceParser, images, masks
 from faceparse_core.masks import matting
+from faceparse_core.masks.reduced import box_mean, linear_model
 
 
 def disc(size: int, radius: float, x: float = 0.0, width: float = 1.0) -> torch.Tensor:
@@ -57,8 +58,8 @@ def filtered_everywhere(image: torch.Tensor, mask: torch.Tensor, reach: float, h
     guide, values = F.avg_pool2d(picture, factor, ceil_mode=True).split([3, 1], 1)
     sides = 2 * window + 1, 1, window
     band = F.max_pool2d(values, *sides) + F.max_pool2d(-values, *sides) > 0.05
-    slope = matting._box(matting._linear_model(guide, values, window, (0.01 if hair else 0.03) ** 2), window)
-    model = torch.cat([slope, matting._box(band.float(), 1)], 1)
+    slope = box_mean(linear_model(guide, values, window, (0.01 if hair else 0.03) ** 2), window)
+    model = torch.cat([slope, box_mean(band.float(), 1)], 1)
     lines = F.interpolate(model, scale_factor=factor, mode="bilinear", align_corners=False)[0]
     lines = lines[:, : mask.shape[0], : mask.shape[1]]
     found = (lines[:3] * image.permute(2, 0, 1)).sum(0) + lines[3]

@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 
 from faceparse_core.cli.data import data
+from faceparse_core.cli.edit import edit
 from faceparse_core.cli.evaluate import evaluate
 from faceparse_core.cli.export import export
 from faceparse_core.cli.models import download, models
@@ -36,6 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "download": download,
         "train": train,
         "data": data,
+        "edit": edit,
         "evaluate": evaluate,
         "export": export,
     }

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
+
+_PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+_OUTPUTS = ("labels", "overlay", "mask", "cutout", "edited")  # STEM.labels.png …: never taken for input
 
 
 class Outputs:
@@ -54,3 +58,34 @@ class Outputs:
 def _place(path: Path) -> str:
     """The same for all ways to write a path, links followed."""
     return os.path.normcase(os.path.realpath(path))
+
+
+def pictures_in(names: Sequence[str]) -> list[Path]:
+    """The pictures that are meant: files as they are given, and what lies in folders, our own outputs left out."""
+    inputs: list[Path] = []
+    for name in names:
+        if not name:
+            raise ValueError("an empty name is no picture: give a file or a folder ('.' for the current one)")
+        path = Path(name)
+        if not os.path.isdir(path):  # unlike Path.is_dir, False for what no file can be called
+            inputs.append(path)
+            continue
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _PICTURES and not _is_output(p))
+        if not found:
+            raise FileNotFoundError(f"{path} holds no pictures ({', '.join(_PICTURES)})")
+        inputs += found
+    return list(dict.fromkeys(inputs))
+
+
+def _is_output(path: Path) -> bool:
+    stem = Path(path.stem)
+    if stem.suffix.removeprefix(".").isdecimal():  # STEM.mask.0.png: of one face
+        stem = Path(stem.stem)
+    return path.suffix == ".png" and stem.suffix.removeprefix(".") in _OUTPUTS
+
+
+def out_path(text: str) -> Path:
+    """``--out``: anything but nothing, which Path takes for the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("it is empty: give a file or a folder ('.' for the current one)")
+    return Path(text)

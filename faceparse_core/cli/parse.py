@@ -7,17 +7,13 @@ import json
 import os
 import sys
 import time
-from collections.abc import Sequence
 from pathlib import Path
 
 from faceparse_core import __version__
-from faceparse_core.cli.files import Outputs
+from faceparse_core.cli.files import Outputs, out_path, pictures_in
 from faceparse_core.cli.options import add_model_options, face_parser
 from faceparse_core.errors import enough_memory
 from faceparse_core.labels import LABELS, resolve
-
-_PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-_OUTPUTS = ("labels", "overlay", "mask", "cutout")  # STEM.labels.png …: never taken for input
 
 _EPILOG = """\
 examples:
@@ -37,6 +33,7 @@ regions:
   also forehead, cheeks, left cheek, right cheek, chin, under eyes and t-zone, which are drawn on each face
 
 other commands (each has its own --help):
+  faceparse edit portrait.jpg …   hair colour, make-up, skin and background changed
   faceparse models                what is there, and where
   faceparse download segformer-b5 fetch the published model
   faceparse evaluate DATA         measure a model on labelled portraits
@@ -54,7 +51,7 @@ def parse(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("images", nargs="+", metavar="IMAGE", help="pictures, and folders of pictures")
-    parser.add_argument("-o", "--out", type=_path, help="file to write with --region and one picture; else a folder")
+    parser.add_argument("-o", "--out", type=out_path, help="file to write with --region and one picture; else a folder")
     parser.add_argument("--region", help='write the mask of a region, such as "hair" or "face - eyes - lips"')
     parser.add_argument("--soft", action="store_true", help="soft edges from the class probabilities (with --region)")
     parser.add_argument(
@@ -105,7 +102,7 @@ def parse(argv: list[str]) -> int:
             resolve(args.region)
         except ValueError as error:
             parser.error(str(error))
-    inputs = _inputs(args.images)
+    inputs = pictures_in(args.images)
     one_file = args.out is not None and args.region and args.out.suffix and not os.path.isdir(args.out)
     if one_file and (len(inputs) > 1 or os.path.isdir(args.images[0])):
         parser.error(f"--out {args.out} is one file, but there are {len(inputs)} pictures: give a folder")
@@ -233,13 +230,6 @@ def _picture(kind: str, args, parsing, image):
     return (masks.cut_out(image, mask) if kind == "cutout" else mask)[0]
 
 
-def _path(text: str) -> Path:
-    """``--out``: anything but nothing, which Path takes for the current folder."""
-    if not text:
-        raise argparse.ArgumentTypeError("it is empty: give a file or a folder ('.' for the current one)")
-    return Path(text)
-
-
 def _face(text: str) -> str | int:
     """``--face``: all, each, largest or the number of a face."""
     if text in ("all", "each", "largest"):
@@ -247,30 +237,6 @@ def _face(text: str) -> str | int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"'{text}' is neither all, each, largest nor a number from 0 on")
     return int(text)
-
-
-def _inputs(names: Sequence[str]) -> list[Path]:
-    """The pictures that are meant: files as they are given, and what lies in folders, our own outputs left out."""
-    inputs: list[Path] = []
-    for name in names:
-        if not name:
-            raise ValueError("an empty name is no picture: give a file or a folder ('.' for the current one)")
-        path = Path(name)
-        if not os.path.isdir(path):  # unlike Path.is_dir, False for what no file can be called
-            inputs.append(path)
-            continue
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _PICTURES and not _is_output(p))
-        if not found:
-            raise FileNotFoundError(f"{path} holds no pictures ({', '.join(_PICTURES)})")
-        inputs += found
-    return list(dict.fromkeys(inputs))
-
-
-def _is_output(path: Path) -> bool:
-    stem = Path(path.stem)
-    if stem.suffix.removeprefix(".").isdecimal():  # STEM.mask.0.png: of one face
-        stem = Path(stem.stem)
-    return path.suffix == ".png" and stem.suffix.removeprefix(".") in _OUTPUTS
 
 
 def _table(result: dict) -> str:

@@ -1,7 +1,14 @@
 """What is done with masks: a picture and masks of it in, the picture with something changed out.
 
+    from faceparse_core import edits
+    edits.recolour("portrait.jpg", hair, "#7a1f2b")
+
 Everything outside the mask of an edit stays as it is, to the bit. Edits know tensors, labels and faces, and nothing of
-the network that told them.
+the network that told them. Others use what is named here.
 """
 
-__all__: list[str] = []
+from faceparse_core.edits.backdrop import blur_background, replace_background
+from faceparse_core.edits.colours import Colour, rgb
+from faceparse_core.edits.recolour import recolour
+
+__all__ = ["Colour", "blur_background", "recolour", "replace_background", "rgb"]

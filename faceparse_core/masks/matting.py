@@ -18,7 +18,7 @@ from faceparse_core import images as pictures
 from faceparse_core.errors import number
 from faceparse_core.images import Images
 from faceparse_core.masks.outline import bands
-from faceparse_core.masks.tools import as_mask
+from faceparse_core.masks.reduced import averaged, box_mean, box_of, colours_of, enlarged, linear_model, pairs, size_of
 from faceparse_core.rendering import spread
 
 UNITS = ("percent", "pixels")
@@ -86,10 +86,10 @@ def refine(
     if not number("radius", radius, 0):
         raise ValueError("radius must be more than 0")
     number("strength", strength, 0, 1)
-    frames, masks = _pairs(images, mask)
+    frames, masks = pairs(images, mask)
     result = pictures.empty(len(frames), *masks[0].shape)
     for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
-        reach = (radius if unit == "pixels" else radius / 100 * _size(one)) * (2 if hair else 1)
+        reach = (radius if unit == "pixels" else radius / 100 * size_of(one)) * (2 if hair else 1)
         better = _with_hair_outline(image, one) if method == "network" else one
         _refine_one(image, better, max(1.0, reach), hair, method, result[i])
         if strength < 1:
@@ -114,7 +114,7 @@ def foreground(images: Images, mask: Tensor, *, progress: Callable[[int, int], N
     >>> foreground(picture, soft)[0, 20, 18:23, 0] > 0.95
     tensor([True, True, True, True, True])
     """
-    frames, masks = _pairs(images, mask)
+    frames, masks = pairs(images, mask)
     result = torch.empty(len(frames), *masks[0].shape, 3)
     for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
         _foreground_of_one(image, one, result[i])
@@ -137,7 +137,7 @@ def cut_out(
     >>> cut_out(torch.ones(4, 6, 3), torch.ones(4, 6)).shape
     torch.Size([1, 4, 6, 4])
     """
-    frames, masks = _pairs(images, mask)
+    frames, masks = pairs(images, mask)
     result = torch.empty(len(frames), *masks[0].shape, 4)
     for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
         result[i, ..., 3] = one
@@ -145,49 +145,13 @@ def cut_out(
             _foreground_of_one(image, one, result[i, ..., :3])
         else:
             for rows in bands(one.shape[0], one.shape[1], _BAND_PIXELS):
-                result[i, rows, :, :3] = _colours(image, rows)[0].permute(1, 2, 0)
+                result[i, rows, :, :3] = colours_of(image, rows)[0].permute(1, 2, 0)
         if progress:
             progress(i + 1, len(frames))
     return result
 
 
-def _pairs(images: Images, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
-    """Images [H, W, 3] and masks [H, W], as many of one as of the other, all of one size, on the CPU."""
-    masks, frames = list(as_mask(mask).cpu()), pictures.load(images)
-    if any(frame.shape[:2] != masks[0].shape for frame in frames) or len({len(masks), len(frames)} - {1}) > 1:
-        height, width = frames[0].shape[:2]
-        raise ValueError(
-            f"{len(frames)} image{'s' * (len(frames) > 1)} of {width}x{height} and {len(masks)} mask"
-            f"{'s' * (len(masks) > 1)} of {masks[0].shape[1]}x{masks[0].shape[0]} do not go together: "
-            "they must be of one size, and as many of the one as of the other, or a single one"
-        )
-    count = max(len(masks), len(frames))
-    return frames * (count // len(frames)), masks * (count // len(masks))
-
-
-def _size(mask: Tensor) -> float:
-    """The root of the area of the mask's box, in pixels; of the whole image's if the mask is empty."""
-    box = _box_of(mask >= max(mask.max().item() / 2, 1e-6))
-    return math.sqrt(math.prod(side.stop - side.start for side in box) if box else mask.numel())
-
-
-def _box_of(inside: Tensor) -> tuple[slice, slice] | None:
-    """The rows and columns of the box about a set of pixels; None if there are none."""
-    sides = [places.nonzero() for places in (inside.any(1), inside.any(0))]
-    if not len(sides[0]):
-        return None
-    rows, columns = (slice(int(side[0].item()), int(side[-1].item()) + 1) for side in sides)
-    return rows, columns
-
-
 # ---------------------------------------------------------------------------------------------- bands
-
-
-def _colours(image: Tensor, rows: slice) -> Tensor:
-    """Rows of an image [H, W, 3] as [1, 3, rows, W] in 0..1."""
-    band = image[rows].cpu()
-    band = band.float().div_(255) if band.dtype == torch.uint8 else band.float()
-    return band.permute(2, 0, 1)[None]
 
 
 def _reduced(image: Tensor, mask: Tensor, factor: int, values: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
@@ -195,29 +159,9 @@ def _reduced(image: Tensor, mask: Tensor, factor: int, values: Callable[[Tensor,
     height, width = mask.shape
     parts = []
     for rows in bands(height, width, _BAND_PIXELS, factor):
-        band = values(_colours(image, rows), mask[None, None, rows].float())
+        band = values(colours_of(image, rows), mask[None, None, rows].float())
         parts.append(F.avg_pool2d(band.contiguous(), factor, ceil_mode=True) if factor > 1 else band)
     return torch.cat(parts, dim=2)
-
-
-def _enlarged(small: Tensor, factor: int, rows: slice, columns: slice) -> Tensor:
-    """A part of an image from one reduced by ``_reduced``: bilinear, with the centres where they were."""
-    if factor == 1:
-        return small[:, :, rows, columns]
-    for axis, part in ((2, rows), (3, columns)):
-        place = ((torch.arange(part.start, part.stop) + 0.5) / factor - 0.5).clamp(0, small.shape[axis] - 1)
-        first = place.long()
-        second = (first + 1).clamp_max(small.shape[axis] - 1)
-        share = (place - first).view([-1] + [1] * (3 - axis))
-        small = torch.lerp(small.index_select(axis, first), small.index_select(axis, second), share)
-    return small
-
-
-def _box(values: Tensor, radius: int) -> Tensor:
-    """The mean over a square of ``radius`` pixels to each side, of what is inside of the image."""
-    for kernel, padding in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
-        values = F.avg_pool2d(values, kernel, 1, padding, count_include_pad=False)
-    return values
 
 
 def _greatest(values: Tensor, radius: int) -> Tensor:
@@ -238,7 +182,7 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
 
     def decide(rows: slice) -> None:
         result[rows] = _decided(mask[rows])
-        values[_reduced_rows(rows, factor)] = _averaged((mask if hair else result)[rows, :, None], factor)[..., 0]
+        values[_reduced_rows(rows, factor)] = averaged((mask if hair else result)[rows, :, None], factor)[..., 0]
 
     spread(decide, bands(height, width, _CACHED_PIXELS, factor))
     values = values[None, None]
@@ -250,8 +194,8 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
     contrast, steeper = (_HAIR_CONTRAST, _HAIR_STEEPER) if hair else (_CONTRAST, _STEEPER)
     if solved:
         values, window, steeper = _closed_form(guide, values, band), 1, steeper / 2
-    slope = _box(_linear_model(guide, values, window, contrast**2), window)
-    model = torch.cat([slope, _box(band.float(), 1)], 1)
+    slope = box_mean(linear_model(guide, values, window, contrast**2), window)
+    model = torch.cat([slope, box_mean(band.float(), 1)], 1)
 
     def follow(rows: slice) -> None:
         small = _reduced_rows(rows, factor)
@@ -259,8 +203,8 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
         for columns in _stretches(there):
             # Enlarging mixes a neighbour in.
             across = slice(max(0, (columns.start - 1) * factor), min((columns.stop + 1) * factor, width))
-            lines = _enlarged(model, factor, rows, across)[0]
-            red, green, blue = _colours(image[:, across], rows)[0]
+            lines = enlarged(model, factor, rows, across)[0]
+            red, green, blue = colours_of(image[:, across], rows)[0]
             found = lines[3].addcmul(lines[0], red).addcmul_(lines[1], green).addcmul_(lines[2], blue)
             found.sub_(0.5).mul_(steeper).add_(0.5).clamp_(0, 1)
             decided = result[rows, across]
@@ -280,17 +224,6 @@ def _stretches(there: Tensor) -> list[slice]:
     return [slice(*ends) for ends in zip(changes[::2], changes[1::2], strict=True)]
 
 
-def _averaged(values: Tensor, factor: int) -> Tensor:
-    """Float values [H, W, C] averaged over squares of ``factor``, at the end over what is there of them."""
-    for axis in (0, 1):
-        whole = values.shape[axis] // factor * factor
-        parts = [values.narrow(axis, 0, whole).unflatten(axis, (-1, factor)).mean(axis + 1)]
-        if rest := values.shape[axis] - whole:
-            parts.append(values.narrow(axis, whole, rest).mean(axis, keepdim=True))
-        values = torch.cat(parts, axis)
-    return values
-
-
 def _reduced_colours(image: Tensor, near: Tensor, factor: int) -> Tensor:
     """The colours of an image [H, W, 3] averaged over squares of ``factor`` where they are asked for, bool [h, w]; and
     black elsewhere: [1, 3, h, w]."""
@@ -302,7 +235,7 @@ def _reduced_colours(image: Tensor, near: Tensor, factor: int) -> Tensor:
         for columns in _stretches(near[small].any(0)):
             part = image[rows, columns.start * factor : columns.stop * factor].cpu()
             scale = 255 if part.dtype == torch.uint8 else 1
-            colours[small, columns] = _averaged(part.float(), factor).div_(scale)
+            colours[small, columns] = averaged(part.float(), factor).div_(scale)
 
     spread(reduce, bands(height, width, _CACHED_PIXELS, factor))
     return colours.permute(2, 0, 1)[None]
@@ -312,7 +245,7 @@ def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
     """The mask [H, W] of hair with its odds corrected by the network, within a picture of the head about it."""
     from faceparse_core.masks import hair  # what reads weights is not needed for the rest
 
-    box = _box_of(mask >= 0.5)
+    box = box_of(mask >= 0.5)
     if box is None:
         return mask
     # Below the hair there is a face, which the network wants to see.
@@ -323,7 +256,7 @@ def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
     alpha = torch.empty(-(-given.shape[0] // factor), -(-given.shape[1] // factor))
 
     def reduce(rows: slice) -> None:
-        alpha[_reduced_rows(rows, factor)] = _averaged(given[rows, :, None], factor)[..., 0]
+        alpha[_reduced_rows(rows, factor)] = averaged(given[rows, :, None], factor)[..., 0]
 
     parts = list(bands(given.shape[0], given.shape[1], _CACHED_PIXELS, factor))
     spread(reduce, parts)
@@ -332,7 +265,7 @@ def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
     result = pictures.empty(*mask.shape).copy_(mask)
 
     def correct(rows: slice) -> None:
-        difference = _enlarged(change, factor, rows, slice(0, given.shape[1]))[0, 0]
+        difference = enlarged(change, factor, rows, slice(0, given.shape[1]))[0, 0]
         result[head][rows] = hair.corrected(given[rows], difference)
 
     spread(correct, parts)
@@ -379,25 +312,6 @@ def _power(values: Tensor, exponent: int) -> Tensor:
     return values
 
 
-def _linear_model(guide: Tensor, values: Tensor, radius: int, epsilon: float) -> Tensor:
-    """Of each window the linear function of the colours that comes nearest to the values: [1, 4, h, w], slope and
-    offset."""
-    mean, level = _box(guide, radius), _box(values, radius)
-    together = _box(guide * values, radius) - mean * level
-    pairs = [(0, 0), (0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]
-    products = _box(torch.cat([guide[:, i : i + 1] * guide[:, j : j + 1] for i, j in pairs], 1), radius)
-    rr, rg, rb, gg, gb, bb = (
-        products[:, k] - mean[:, i] * mean[:, j] + (epsilon if i == j else 0) for k, (i, j) in enumerate(pairs)
-    )
-    # The inverse of the symmetric 3x3 matrix, by cofactors.
-    r, g, b = gg * bb - gb * gb, gb * rb - rg * bb, rg * gb - gg * rb
-    g2, b2, b3 = rr * bb - rb * rb, rg * rb - rr * gb, rr * gg - rg * rg
-    scale = 1 / (rr * r + rg * g + rb * b)
-    x, y, z = together[:, 0], together[:, 1], together[:, 2]
-    slope = torch.stack([r * x + g * y + b * z, g * x + g2 * y + b2 * z, b * x + b2 * y + b3 * z], 1) * scale[:, None]
-    return torch.cat([slope, level - (slope * mean).sum(1, keepdim=True)], 1)
-
-
 # ---------------------------------------------------------------------------------------------- foreground
 
 
@@ -411,16 +325,16 @@ def _foreground_of_one(image: Tensor, mask: Tensor, result: Tensor) -> None:
         front, back = _power(alpha, 8), _power(1 - alpha, 8)
         return torch.cat([front, back, colours * front, colours * back], 1)
 
-    sums = _box(_reduced(image, mask, fine, weighed), 4)
-    wide = _box(_reduced(image, mask, coarse, weighed), 6)
+    sums = box_mean(_reduced(image, mask, fine, weighed), 4)
+    wide = box_mean(_reduced(image, mask, coarse, weighed), 6)
     everywhere = wide.mean((2, 3), keepdim=True)
     wide = wide + 1e-3 * everywhere
     wide = F.interpolate(wide, size=sums.shape[2:], mode="bilinear", align_corners=False)
     sums = sums + 0.2 * wide
     model = torch.cat([sums[:, 2:5] / (sums[:, :1] + 1e-9), sums[:, 5:] / (sums[:, 1:2] + 1e-9)], 1)
     for rows in bands(height, width, _BAND_PIXELS):
-        colours, alpha = _colours(image, rows)[0], mask[rows]
-        lines = _enlarged(model, fine, rows, slice(0, width))[0]
+        colours, alpha = colours_of(image, rows)[0], mask[rows]
+        lines = enlarged(model, fine, rows, slice(0, width))[0]
         front, back = lines[:3], lines[3:]
         # What the mix of both does not explain belongs to the foreground by its share.
         front = front + alpha * (colours - alpha * front - (1 - alpha) * back)

@@ -1,0 +1,213 @@
+"""Other backgrounds: blurred as a lens does it, a colour, another picture, nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import cast
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from faceparse_core import images as pictures
+from faceparse_core.edits.colours import Colour, rgb
+from faceparse_core.edits.recolour import as_float
+from faceparse_core.edits.rim import Rim, rim
+from faceparse_core.errors import enough_memory, number
+from faceparse_core.images import Images
+from faceparse_core.masks.reduced import averaged, box_mean, enlarged, pairs
+from faceparse_core.rendering import row_bands, spread
+
+# A disc of the lens is so many cells of its grid wide, from the middle; the grid of all is as fine as the least needs.
+_CELLS, _FINEST = 5, 2.5
+# Blurs between the weakest and the strongest are mixed of these.
+_BLURS = 3
+# What is nearer to the person than so many radii is blurred less.
+_DEPTH = 6.0
+
+
+@enough_memory("the background cannot be blurred")
+def blur_background(
+    images: Images,
+    person: Tensor,
+    *,
+    radius: float = 2.0,
+    falloff: float = 0.6,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """The images with everything but the person out of focus, float32 [B, H, W, 3] in 0..1 on the CPU.
+
+    Each point of the background becomes a disc, as in a lens, of light and not of its square root: bright points stay
+    bright. The person has no part in it (what is blurred is the background alone, divided by how much of it there is),
+    so that there is no glow around them. Where ``person`` is 1 the images stay as they are, to the bit; in its soft
+    edge the person's own colours are laid over the blurred background.
+
+    ``images``: in any form that ``parse`` takes; ``person``: [H, W] or [B, H, W] in 0..1 of their size, best a refined
+    soft mask. ``radius``: of the largest discs, in percent of the longer side. ``falloff`` 0..1: how much sharper it is
+    close by the person, where the background is taken to be nearer; at 0 it is all one blur.
+
+    Raises ValueError for images and masks that do not go together and for values out of range.
+
+    >>> picture, person = torch.full((40, 60, 3), 0.5), torch.zeros(40, 60)
+    >>> person[10:, 20:40] = 1
+    >>> picture[10:, 20:40] = 1
+    >>> blurred = blur_background(picture, person)[0]
+    >>> blurred[20, 19].round(decimals=3), blurred[20, 20]
+    (tensor([0.5000, 0.5000, 0.5000]), tensor([1., 1., 1.]))
+    """
+    number("radius", radius, 0, 25)
+    number("falloff", falloff, 0, 1)
+    frames, masks = pairs(images, person)
+    result = pictures.empty(len(frames), *masks[0].shape, 3)
+    for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
+        result[i] = as_float(image)
+        size = radius / 100 * max(one.shape)
+        if size >= 0.5 and bool((one < 0.5).any()):
+            factor = max(1, int(size * (1 - 0.8 * falloff) / _FINEST))
+            small = _out_of_focus(result[i], one, size, falloff, factor)
+            _lay(result[i], one, partial(_rows_of, small, factor, one.shape[1]))
+        if progress:
+            progress(i + 1, len(frames))
+    return result
+
+
+@enough_memory("the background cannot be replaced")
+def replace_background(
+    images: Images,
+    person: Tensor,
+    new: Colour | Images,
+    *,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """The images with another background, float32 [B, H, W, 3] in 0..1 on the CPU.
+
+    ``new``: a colour ("#e8e4da", "white"), or a picture, or one for each image, in any form that ``parse`` takes but a
+    path of text (which is a colour: give a ``Path``): it is scaled until it fills the image, and its middle is seen.
+    ``images`` and ``person`` as for ``blur_background``; a transparent one is ``masks.cut_out``. Raises ValueError,
+    too, for what is no colour, and for as many new pictures as do not go with the images.
+
+    >>> person = torch.tensor([[0.0, 1.0]])
+    >>> replace_background(torch.zeros(1, 2, 3), person, "white")[0, 0]
+    tensor([[1., 1., 1.],
+            [0., 0., 0.]])
+    """
+    frames, masks = pairs(images, person)
+    height, width = masks[0].shape
+    if _is_colour(new):
+        behind = [torch.tensor(rgb(cast(Colour, new))).expand(1, 1, 3)]
+    else:
+        behind = [_filling(picture, height, width) for picture in pictures.load(cast(Images, new))]
+    if len(behind) not in (1, len(frames)):
+        raise ValueError(
+            f"{len(behind)} new backgrounds do not go with {len(frames)} images: give one, or one for each"
+        )
+    result = pictures.empty(len(frames), height, width, 3)
+    for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
+        result[i] = as_float(image)
+        _lay(result[i], one, partial(_plain_or_rows, behind[i % len(behind)]))
+        if progress:
+            progress(i + 1, len(frames))
+    return result
+
+
+def _plain_or_rows(behind: Tensor, rows: slice) -> Tensor:
+    return as_float(behind if len(behind) == 1 else behind[rows])
+
+
+def _is_colour(new: object) -> bool:
+    return isinstance(new, str) or (
+        isinstance(new, (list, tuple)) and len(new) == 3 and all(isinstance(value, (int, float)) for value in new)
+    )
+
+
+def _filling(image: Tensor, height: int, width: int) -> Tensor:
+    """The middle of a picture, scaled so that it fills this size."""
+    scale = max(height / image.shape[0], width / image.shape[1])
+    tall, broad = min(image.shape[0], round(height / scale)), min(image.shape[1], round(width / scale))
+    top, left = (image.shape[0] - tall) // 2, (image.shape[1] - broad) // 2
+    return pictures.resize(image[top : top + tall, left : left + broad].cpu(), (height, width))
+
+
+def _lay(image: Tensor, person: Tensor, behind: Callable[[slice], Tensor]) -> None:
+    """Lays the person of an image [H, W, 3] over what is ``behind`` them in rows of it, [h, W, 3]."""
+    edge: Rim | None = rim(image, person) if bool(((person > 0) & (person < 1)).any()) else None
+    width = person.shape[1]
+
+    def lay(rows: slice) -> None:
+        alpha = person[rows]
+        if bool((alpha >= 1).all()):
+            return
+        pixels = image[rows]
+        new = behind(rows).expand_as(pixels)
+        found = torch.where((alpha > 0)[..., None], pixels, new)
+        soft = ((alpha > 0) & (alpha < 1)).flatten().nonzero()[:, 0]
+        if edge is not None and len(soft):
+            # In the soft edge the image is a mixture; the person's own colours are laid over the new background.
+            own, share = edge.parted(
+                pixels.reshape(-1, 3)[soft], alpha.flatten()[soft], soft // width + rows.start, soft % width
+            )
+            found.view(-1, 3)[soft] = torch.lerp(new.reshape(-1, 3)[soft], own, share[:, None])
+        image[rows] = found
+
+    spread(lay, row_bands(person.shape, 64))
+
+
+def _rows_of(small: Tensor, factor: int, width: int, rows: slice) -> Tensor:
+    """Rows of what is out of focus, [h, W, 3], of its light on the grid."""
+    return enlarged(small, factor, rows, slice(0, width))[0].sqrt_().permute(1, 2, 0)
+
+
+def _out_of_focus(image: Tensor, person: Tensor, size: float, falloff: float, factor: int) -> Tensor:
+    """The blurred light of the background, [1, 3, h, w], reduced by ``factor``; discs of ``size`` pixels at most."""
+    height, width = person.shape
+    small = torch.empty(-(-height // factor), -(-width // factor), 4)
+
+    def reduce(rows: slice) -> None:
+        # What is only half background has the person's colours in it.
+        weight = (1 - person[rows, :, None]).pow(4)
+        light = image[rows].square().mul_(weight)  # nearly: sRGB is a power of 2.2
+        small[rows.start // factor : -(-rows.stop // factor)] = averaged(torch.cat([light, weight], 2), factor)
+
+    step = max(1, (1 << 17) // width // factor) * factor
+    spread(reduce, (slice(top, min(top + step, height)) for top in range(0, height, step)))
+    light = small.permute(2, 0, 1)[None]
+    # Where there is no background far and wide, what there is of it at all.
+    light = light + 1e-3 * box_mean(light, max(1, max(light.shape[2:]) // 4)) + 1e-6 * light.mean((2, 3), keepdim=True)
+    sizes = [size * (1 - 0.8 * falloff * (1 - step / (_BLURS - 1))) for step in range(_BLURS)] if falloff else [size]
+    blurred = [_disc_blur(light, one / factor) for one in sizes]
+    blurred = [one[:, :3] / one[:, 3:].clamp(min=1e-9) for one in blurred]
+    if len(blurred) == 1:
+        return blurred[0].contiguous()
+    near = _depth(light[0, 3] < 0.5, size / factor) * (len(sizes) - 1)
+    result = blurred[0]
+    for step, one in enumerate(blurred[1:]):
+        result = torch.lerp(result, one, (near - step).clamp(0, 1))
+    return result
+
+
+def _depth(person: Tensor, size: float) -> Tensor:
+    """How far the background of a grid, bool [h, w], is taken to be: 0 beside the person, 1 at ``_DEPTH`` sizes."""
+    from scipy.ndimage import distance_transform_edt
+
+    if not bool(person.any()):
+        return torch.ones(person.shape)
+    away = torch.from_numpy(distance_transform_edt(~person.numpy()).astype(np.float32)).div_(_DEPTH * size).clamp_(0, 1)
+    return away * away * (3 - 2 * away)
+
+
+def _disc_blur(light: Tensor, radius: float) -> Tensor:
+    """Each cell of [1, C, h, w] as a disc of this radius in cells, the border repeated."""
+    factor = max(1, round(radius / _CELLS))
+    coarse = F.avg_pool2d(light, factor, ceil_mode=True, count_include_pad=False) if factor > 1 else light
+    radius = radius / factor
+    reach = max(1, round(radius + 0.5))
+    places = torch.arange(-reach, reach + 1)
+    disc = (radius + 0.5 - (places[:, None] ** 2 + places**2).float().sqrt()).clamp(0, 1)
+    disc = (disc / disc.sum())[None, None].expand(light.shape[1], 1, -1, -1)
+    padded = F.pad(coarse, (reach, reach, reach, reach), mode="replicate")
+    blurred = F.conv2d(padded, disc.contiguous(), groups=light.shape[1])
+    if factor == 1:
+        return blurred
+    return enlarged(blurred, factor, slice(0, light.shape[2]), slice(0, light.shape[3]))

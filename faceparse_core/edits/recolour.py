@@ -1,0 +1,183 @@
+"""Other colours for hair, brows, lips, clothes: with the light that falls on them, and their texture."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from faceparse_core import images as pictures
+from faceparse_core.edits.colours import Colour, lab, lightness, most_chroma, to_srgb
+from faceparse_core.edits.rim import rim
+from faceparse_core.errors import enough_memory, number
+from faceparse_core.images import Images
+from faceparse_core.masks.reduced import box_of, pairs
+from faceparse_core.rendering import row_bands, spread
+
+# The quarter steps of chroma and lightness that are worked out once: rows of the gradient, steps of lightness.
+_STEPS, _LEVELS = 33, 512
+# What is dyed black is not without light, nor is what is bleached nothing but light.
+_DARKEST, _LIGHTEST = 0.16, 0.90
+# How contrast grows with lightness, by the power of its ratio: between moving (0) and multiplying (1); and at most.
+# Shadows are more than moved: black that is bleached stays dark in its depths.
+_FLATTEST, _DARKER, _LIGHTER = 0.55, (0.75, 2.6), (0.5, 1.9)
+# Colour fades towards black and white by this power of the way there.
+_FADING = 0.7
+# Below about this lightness there is no texture.
+_NOISE = 0.13
+# Lightness is told from at most about so many pixels, and the tips' colour begins and is complete so far down.
+_SAMPLE = 1 << 15
+_FROM, _TO = 0.35, 0.8
+# So many pixels around the mask are looked at.
+_AROUND = 32
+
+
+@enough_memory("the picture cannot be recoloured")
+def recolour(
+    images: Images,
+    mask: Tensor,
+    colour: Colour,
+    *,
+    tips: Colour | None = None,
+    strength: float = 1.0,
+    light: float = 1.0,
+    progress: Callable[[int, int], None] | None = None,
+) -> Tensor:
+    """The images with what is in the mask in another colour, float32 [B, H, W, 3] in 0..1 on the CPU.
+
+    The median lightness goes to that of the colour and what is lighter and darker with it, in steps that fit the new
+    lightness: dark hair becomes light and light hair dark, and shadows, gloss and strands stay. Hue is that of the
+    colour everywhere; chroma fades towards white and black. Greys and pastels are colours like any other. Of a soft
+    edge the share that is in the mask is changed, the background that shines through is not. Where the mask is 0 the
+    images stay as they are, to the bit.
+
+    ``images``: in any form that ``parse`` takes; ``mask``: [H, W] or [B, H, W] in 0..1 of their size, best a refined
+    soft one; a single image, or a single mask, goes with each of the others. ``colour``: "#7a1f2b", a name, or red,
+    green and blue in 0..1; ``tips``: a second one, into which the first runs down the mask's height, as in dip-dyed
+    hair. ``strength`` 0..1 mixes the result with the image. ``light`` 0..1: how much of the way to the colour's
+    lightness is gone; at 0 light and dark stay as they are.
+
+    Raises ValueError for images and masks that do not go together, for what is no colour, and values out of range.
+
+    >>> picture = torch.full((4, 6, 3), 0.2)
+    >>> picture[:, 3:] = 0.8
+    >>> mask = torch.zeros(4, 6)
+    >>> mask[:, :3] = 1
+    >>> recolour(picture, mask, "#b87333")[0, 0, [0, 5]].mul(255).round()
+    tensor([[184., 115.,  51.],
+            [204., 204., 204.]])
+    """
+    number("strength", strength, 0, 1)
+    number("light", light, 0, 1)
+    colours = lab(colour), lab(colour if tips is None else tips)
+    frames, masks = pairs(images, mask)
+    result = pictures.empty(len(frames), *masks[0].shape, 3)
+    for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
+        result[i] = as_float(image)
+        box = box_of(one > 0)
+        if box and strength:
+            # With something of what is around.
+            box = tuple(slice(max(0, side.start - _AROUND), side.stop + _AROUND) for side in box)
+            _recolour_one(result[i][box], one[box], colours, strength, light)
+        if progress:
+            progress(i + 1, len(frames))
+    return result
+
+
+def as_float(image: Tensor) -> Tensor:
+    """An image [H, W, 3] as float32 in 0..1 on the CPU."""
+    return image.cpu().float().div_(255) if image.dtype == torch.uint8 else image.cpu().float()
+
+
+def _recolour_one(image: Tensor, mask: Tensor, colours: tuple[Tensor, Tensor], strength: float, light: float) -> None:
+    """Changes an image [H, W, 3] where its mask [H, W] is."""
+    dye = _dye(*colours, *_spread(image, mask), light)
+    gradient = _gradient(mask)
+    edge = rim(image, mask)
+    width = mask.shape[1]
+
+    def change(part: slice) -> None:
+        where = mask[part].flatten().nonzero()[:, 0]
+        if not len(where):
+            return
+        pixels, alpha = image[part].reshape(-1, 3), mask[part].flatten()[where]
+        down, across = where // width + part.start, where % width
+        before = pixels[where]
+        # In the rim the inside alone is changed, and what shines through from behind is not.
+        mixed = edge.mixed(alpha, down, across)
+        if len(mixed):
+            before[mixed], alpha[mixed] = edge.parted(before[mixed], alpha[mixed], down[mixed], across[mixed])
+        change = dye(before, gradient[down]).sub_(before).mul_(alpha[:, None] * strength)
+        pixels[where] = change.add_(pixels[where]).clamp_(0, 1)
+        image[part] = pixels.view(image[part].shape)
+
+    spread(change, row_bands(mask.shape, 64))
+
+
+def _spread(image: Tensor, mask: Tensor) -> tuple[float, float, float]:
+    """The median lightness of what is in the mask, and that of its darker and lighter end."""
+    step = max(1, math.isqrt(mask.numel() // _SAMPLE))
+    sample, weight = image[::step, ::step].reshape(-1, 3), mask[::step, ::step].flatten()
+    inside = weight >= min(0.9, float(weight.max()))
+    shades = _shades(sample[inside] if inside.any() else image[mask > 0])
+    dark, middle, bright = torch.quantile(shades, torch.tensor([0.05, 0.5, 0.95])).tolist()
+    return middle, dark, bright
+
+
+def _shades(pixels: Tensor) -> Tensor:
+    """The lightness of pixels [N, 3], [N]; near black, where it is noise and blocks of JPEG, flattened."""
+    return lightness(pixels).square_().add_(_NOISE**2).sqrt_()
+
+
+def _gradient(mask: Tensor) -> Tensor:
+    """How far each row is on the way from the first colour to that of the tips, as a step of the table, int64 [H]."""
+    amount = mask.sum(1).cumsum(0)
+    share = amount / amount[-1]
+    top, bottom = (int((share < end).sum()) for end in (0.02, 0.98))
+    way = (torch.arange(len(mask)) - top) / max(bottom - top, 1)
+    way = ((way - _FROM) / (_TO - _FROM)).clamp(0, 1)
+    return (way * way * (3 - 2 * way) * (_STEPS - 1)).round().long()
+
+
+@dataclass(frozen=True)
+class _Dye:
+    """From a colour to the new one: where the median lightness comes from and goes to at each step of the gradient, how
+    contrast grows, and at each step and lightness the new a and b."""
+
+    middle: float
+    goal: Tensor
+    growth: Tensor  # [_STEPS, 2]: of what is darker and lighter than that
+    chroma: Tensor  # [_STEPS, _LEVELS, 2]
+
+    def __call__(self, pixels: Tensor, steps: Tensor) -> Tensor:
+        """New sRGB of sRGB pixels [N, 3]; ``steps`` of the gradient, int64 [N]."""
+        goal = self.goal[steps]
+        away = _shades(pixels) - self.middle
+        away.mul_(self.growth.view(-1)[steps * 2 + (away > 0)])
+        # Neither above white nor below black: what comes near is bent.
+        room = torch.where(away > 0, 0.99 - goal, goal - 0.01).clamp_(min=1e-3)
+        shade = away / (1 + (away / room) ** 2).sqrt_() + goal
+        table = self.chroma.view(-1, 2)
+        place = (shade * (_LEVELS - 1)).round_().long().clamp_(0, _LEVELS - 1) + steps * _LEVELS
+        return to_srgb(torch.cat([shade[:, None], table[place]], 1))
+
+
+def _dye(first: Tensor, last: Tensor, middle: float, dark: float, bright: float, light: float) -> _Dye:
+    way = torch.linspace(0, 1, _STEPS)[:, None]
+    mixed = first + (last - first) * way
+    wanted = mixed[:, 0].clamp(_DARKEST, _LIGHTEST)
+    ratio = wanted / max(middle, 0.05)
+    growth = torch.stack([ratio.pow(power).clamp(_FLATTEST, most) for power, most in (_DARKER, _LIGHTER)], 1)
+    # Light colours leave room for what is lighter than the middle.
+    wanted = torch.minimum(wanted, (0.99 - 0.5 * growth[:, 1] * (bright - middle)).clamp(min=0.5))
+    goal, growth = middle + (wanted - middle) * light, 1 + (growth - 1) * light
+
+    levels = torch.linspace(0, 1, _LEVELS)[None]
+    hue, chroma = torch.atan2(mixed[:, 2], mixed[:, 1])[:, None], mixed[:, 1:].norm(dim=1, keepdim=True)
+    own = mixed[:, :1].clamp(1e-3, 0.999)
+    fading = torch.minimum(levels / own, (1 - levels) / (1 - own)).clamp(0, 1).pow(_FADING)
+    chroma = torch.minimum(chroma * fading, most_chroma(levels, hue))
+    return _Dye(middle, goal, growth, torch.stack([hue.cos() * chroma, hue.sin() * chroma], -1))
