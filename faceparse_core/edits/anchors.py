@@ -29,6 +29,10 @@ _FEWEST = 6
 # moves the one, how a nose is labelled the other: hence both.
 _NOSE_DEPTH, _SKIN_DEPTH = 0.13, 0.72
 _NOSE_SHARE = 0.4
+# A head is not told to be turned farther than this, of which both eyes are seen.
+_FARTHEST = 60.0
+# Bare shoulders are skin, and hair stands off: edges are no farther from where such a head usually has them, in units.
+_OFF = {"temple": 0.22, "jaw": 0.22, "side": 0.4}
 
 # Of points that come twice: where they are on a head that looks ahead, in units, and how far they lie behind the eyes.
 _PAIRED = {
@@ -40,11 +44,20 @@ _PAIRED = {
     "side": (1.15, -0.75, 0.55),
 }
 # Of points on the middle line: v, and how far they lie behind the eyes.
-_SINGLE = {"top": (-1.62, 0.6), "hairline": (-1.05, 0.1), "nose": (0.6, -0.35), "mouth": (1.0, 0.0), "chin": (1.6, 0.0)}
+_SINGLE = {
+    "top": (-1.62, 0.6),
+    "hairline": (-1.05, 0.1),
+    "forehead": (-0.6, 0.0),
+    "bridge": (0.22, -0.15),
+    "nose": (0.6, -0.2),
+    "mouth": (1.0, 0.0),
+    "chin": (1.6, 0.05),
+}
 
 POINTS = (*(f"{side} {name}" for name in _PAIRED for side in ("right", "left")), *_SINGLE)
 """The names of all anchors; left and right are the subject's. ``ear`` is its lobe, ``side`` the edge of the head with
-its hair at the forehead, ``top`` that of the head, ``nose`` the base of the nose."""
+its hair at the forehead, ``top`` that of the head, ``nose`` the base of the nose; ``forehead``, its middle, and
+``bridge``, of the nose, stand by proportion alone."""
 
 (_SKIN,), (_NOSE,), (_GLASSES,), (_HAIR,), (_HAT,) = (
     region_ids(name) for name in ("skin", "nose", "eyeglasses", "hair", "hat")
@@ -95,10 +108,10 @@ def find_anchors(labels: Tensor, face: Face, others: Sequence[Face] = ()) -> Anc
             parts = _Parts(labels, face, others, axes)
     mouth, nose = parts.centre(*_MOUTH, far=2.0), parts.centre(_NOSE, far=2.0)
     yaw = _yaw(nose, mouth, parts.of(_SKIN))
-    found = parts.single(mouth)
+    found, usual = parts.single(mouth), _usual(yaw)
     for side in _SIDES:
-        found |= parts.paired(side, found)
-    points = _usual(yaw) | _behind_glasses(parts) | found
+        found |= parts.paired(side, found, usual)
+    points = usual | _behind_glasses(parts) | found
     return Anchors(axes, yaw, {name: points[name] for name in POINTS}, frozenset(found))
 
 
@@ -110,13 +123,13 @@ def _yaw(nose: np.ndarray | None, mouth: np.ndarray | None, skin: tuple[np.ndarr
     if nose is not None and mouth is not None:
         sines.append((_NOSE_SHARE, (nose[0] - slope * nose[1]) / _NOSE_DEPTH))
     u, v = skin
-    level = np.abs(v - 0.5) < 0.15
+    level = (np.abs(v - 0.5) < 0.15) & (np.abs(u) < 1.4)
     if level.sum() >= _FEWEST:
         sines.append((1 - _NOSE_SHARE, -(np.quantile(u[level], (0.015, 0.985)).mean() - slope * 0.5) / _SKIN_DEPTH))
     if not sines:
         return 0.0
     sine = sum(share * value for share, value in sines) / sum(share for share, _ in sines)
-    return math.degrees(math.asin(np.clip(sine, -1, 1)))
+    return float(np.clip(math.degrees(math.asin(np.clip(sine, -1, 1))), -_FARTHEST, _FARTHEST))
 
 
 def _usual(yaw: float) -> dict[str, tuple[float, float]]:
@@ -203,8 +216,16 @@ class _Parts:
             found["nose"] = float(np.median(u[v > base - 0.2])), base
         return found
 
-    def paired(self, side: str, middle: dict[str, tuple[float, float]]) -> dict[str, tuple[float, float]]:
-        """The points of one side that are seen."""
+    def paired(
+        self, side: str, middle: dict[str, tuple[float, float]], usual: dict[str, tuple[float, float]]
+    ) -> dict[str, tuple[float, float]]:
+        """The points of one side that are seen; edges are near where they ``usual``ly are."""
+
+        def edge(name: str, values: np.ndarray) -> float:
+            place = usual[f"{side} {name}"][0]
+            seen = sign * float(np.quantile(sign * values, 0.985))
+            return float(np.clip(seen, place - _OFF[name], place + _OFF[name]))
+
         sign, found = _SIDES[side], {}
         eye = self.centre(_EYES[side], far=0.5)
         if eye is not None:
@@ -221,11 +242,11 @@ class _Parts:
         for name, level in (("temple", -0.02), ("jaw", middle.get("mouth", (0, 1.0))[1])):
             there = (np.abs(v - level) < 0.08) & (sign * u > 0)
             if there.sum() >= _FEWEST:
-                found[f"{side} {name}"] = sign * float(np.quantile(sign * u[there], 0.985)), level
+                found[f"{side} {name}"] = edge(name, u[there]), level
         u, v = self.of(_SKIN, _HAIR, _HAT)
         there = (np.abs(v + 0.75) < 0.2) & (sign * u > 0) & (sign * u < 1.8)
         if there.sum() >= _FEWEST:
-            found[f"{side} side"] = sign * float(np.quantile(sign * u[there], 0.985)), -0.75
+            found[f"{side} side"] = edge("side", u[there]), -0.75
         return found
 
 
