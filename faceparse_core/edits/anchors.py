@@ -66,7 +66,8 @@ _SIDES = {"right": -1, "left": 1}
 _EYES = dict(zip(("left", "right"), GROUPS["eyes"], strict=True))
 _EARS = dict(zip(("left", "right"), GROUPS["ears"], strict=True))
 _MOUTH = GROUPS["mouth_area"]
-_HEAD = (*GROUPS["head"],)
+_HEAD = GROUPS["head"]
+_BARE = tuple(label for label in GROUPS["face"] if label != _GLASSES)
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ def find_anchors(labels: Tensor, face: Face, others: Sequence[Face] = ()) -> Anc
     axes = face_axes(labels, face)
     if axes is None:
         return None
-    parts = _Parts(labels, face, others, axes)
+    parts = Parts(labels, face, others, axes)
     eyes = {side: parts.centre(_EYES[side], far=0.5) for side in _SIDES}
     right, left = eyes["right"], eyes["left"]
     if right is not None and left is not None and left[0] - right[0] > 0.2:
@@ -105,7 +106,7 @@ def find_anchors(labels: Tensor, face: Face, others: Sequence[Face] = ()) -> Anc
         if abs(tilt) < 30:
             between = axes.to_picture(*((right + left) / 2))
             axes = replace(axes, x=float(between[0]), y=float(between[1]), angle=axes.angle + tilt)
-            parts = _Parts(labels, face, others, axes)
+            parts = Parts(labels, face, others, axes)
     mouth, nose = parts.centre(*_MOUTH, far=2.0), parts.centre(_NOSE, far=2.0)
     yaw = _yaw(nose, mouth, parts.of(_SKIN))
     found, usual = parts.single(mouth), _usual(yaw)
@@ -144,7 +145,7 @@ def _usual(yaw: float) -> dict[str, tuple[float, float]]:
     return points
 
 
-def _behind_glasses(parts: _Parts) -> dict[str, tuple[float, float]]:
+def _behind_glasses(parts: Parts) -> dict[str, tuple[float, float]]:
     """Where eyes are that dark glasses hide."""
     u, v = parts.of(_GLASSES)
     if len(u) < _FEWEST:
@@ -158,7 +159,7 @@ def _behind_glasses(parts: _Parts) -> dict[str, tuple[float, float]]:
     return {f"{side} eye": (float(middle + sign * half), level) for side, sign in _SIDES.items()}
 
 
-class _Parts:
+class Parts:
     """The cells of a face and what is around it, in its frame."""
 
     def __init__(self, labels: Tensor, face: Face, others: Sequence[Face], axes: Axes):
@@ -185,6 +186,11 @@ class _Parts:
         """(u, v) of the cells of these labels."""
         there = np.isin(self.labels, ids)
         return self.u[there], self.v[there]
+
+    def is_bare(self, u: float, v: float) -> bool:
+        """Whether around a point there is little but the face: no glasses, no hair."""
+        near = self.labels[(np.abs(self.u - u) < 0.15) & (np.abs(self.v - v) < 0.1)]
+        return len(near) >= _FEWEST and bool((np.isin(near, _BARE)).mean() > 0.7)
 
     def centre(self, *ids: int, far: float) -> np.ndarray | None:
         """The mean (u, v) of these labels, no farther up or down than so many units; None if they are not seen."""

@@ -111,6 +111,7 @@ def _sun_glasses() -> tuple[Image.Image, dict]:
     sheet = _Sheet(700, 260)
     frame = (16, 16, 18)
     for sign in (-1, 1):
+
         def lens(grow: float, sign=sign) -> Callable[[ImageDraw.ImageDraw, float], None]:
             half = [(-112, -62), (0, -78), (118, -72), (132, -30), (112, 52), (36, 86), (-50, 76), (-104, 22)]
             points = [(350 + sign * (140 + dx * grow), 140 + dy * grow) for dx, dy in half]
@@ -231,14 +232,21 @@ def _face_mask() -> tuple[Image.Image, dict]:
     dark = ImageChops.add(sheet.mask(_ellipse(90, 240, 50, 230), 34), sheet.mask(_ellipse(610, 240, 50, 230), 34))
     sheet.paint(ImageChops.multiply(dark, shape), (92, 142, 168), 0.6)
     for y in (140, 220, 300):
-        fold = sheet.mask(lambda on, k, y=y: on.arc([60 * k, (y - 60) * k, 640 * k, (y + 60) * k], 15, 165, 255, 4 * k), 1.5)
+        fold = sheet.mask(
+            lambda on, k, y=y: on.arc([60 * k, (y - 60) * k, 640 * k, (y + 60) * k], 15, 165, 255, 4 * k), 1.5
+        )
         sheet.paint(ImageChops.multiply(fold, shape), (84, 132, 158), 0.8)
         sheet.paint(ImageChops.multiply(ImageChops.offset(fold, 0, 5 * _FINER), shape), (222, 240, 248), 0.7)
     edge = ImageChops.subtract(shape, sheet.mask(_outline(_mirrored([(350 + (x - 350) * 0.965, 240 + (y - 240) * 0.965) for x, y in half], 350))))  # fmt: skip
     sheet.paint(edge, (206, 228, 238), 0.9)
     across = {"right ear": 8, "right jaw": 96, "right mouth corner": 246, "left mouth corner": 454, "left jaw": 604,
               "left ear": 692}  # fmt: skip
-    return sheet.done(4), {"across": across, "down": {"bridge": 24, "chin": 430}, "behind": "hair + eyeglasses", "shadow": 0.3}
+    return sheet.done(4), {
+        "across": across,
+        "down": {"bridge": 24, "chin": 430},
+        "behind": "hair + eyeglasses",
+        "shadow": 0.3,
+    }
 
 
 _PIECES = {
