@@ -9,11 +9,11 @@ import inspect
 import pytest
 
 from faceparse_core import edits, labels, masks
-from faceparse_core.edits import backdrop, colours
+from faceparse_core.edits import backdrop, colours, privacy
 from faceparse_core.masks import matting, tools
 
 recolour = importlib.import_module("faceparse_core.edits.recolour")  # the function has the same name
-MODULES = (labels, matting, tools, backdrop, colours, recolour)
+MODULES = (labels, matting, tools, backdrop, colours, privacy, recolour)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

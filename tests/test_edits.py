@@ -16,6 +16,7 @@ from PIL import Image
 from faceparse_core import FaceParser, edits, images, masks
 from faceparse_core.cli import main
 from faceparse_core.edits.colours import lab, to_oklab, to_srgb
+from faceparse_core.faces import Face
 
 
 def disc(size: int, radius: float, width: float = 1.0) -> torch.Tensor:
@@ -282,3 +283,58 @@ def test_help_needs_no_torch():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0 and "--background" in done.stdout, done.stderr
+
+
+# ---------------------------------------------------------------------------------------------- privacy
+
+
+@pytest.mark.parametrize("way", edits.WAYS)
+def test_hiding_leaves_everything_else_as_it_is(way):
+    image = torch.rand(2, 80, 90, 3, generator=torch.Generator().manual_seed(2))
+    labels = torch.zeros(2, 80, 90, dtype=torch.uint8)
+    labels[:, 22:58, 32:56] = 1
+    faces = [[Face(0, 30, 20, 30, 40)], []]
+    mask = edits.hidden_area(labels, faces)
+    hidden = edits.hide(image, mask, faces, way=way, labels=labels)
+    assert torch.equal(hidden[mask == 0], image[mask == 0]) and torch.equal(hidden[1], image[1])
+    assert (hidden[0][mask[0] > 0] - image[0][mask[0] > 0]).abs().mean() > 0.1
+
+
+@pytest.mark.parametrize("size", [24, 96, 300])
+def test_cells_are_as_large_as_the_face_asks_for(size):
+    image = torch.rand(1, 400, 400, 3, generator=torch.Generator().manual_seed(3))
+    face = Face(0, 40, 40, size, round(size * 1.3))
+    mask = edits.hidden_area(torch.zeros(1, 400, 400, dtype=torch.uint8), [[face]])
+    row = edits.hide(image, mask, [[face]])[0, 40 + face.height // 2]
+    inside = row[mask[0, 40 + face.height // 2] > 0]
+    assert 1 + (inside[1:] != inside[:-1]).any(1).sum() <= 10  # 8 over the face, and the rim that it has
+
+
+def test_somebody_alone_is_hidden_or_seen():
+    faces = [[Face(0, 10, 10, 20, 26), Face(1, 60, 10, 20, 26)]]
+    labels = torch.zeros(1, 60, 100, dtype=torch.uint8)
+    one, others = (edits.hidden_area(labels, faces, face=0, others=others)[0] for others in (False, True))
+    assert one[:, :45].any() and not one[:, 45:].any()
+    assert others[:, 45:].any() and not others[:, :45].any()
+    rest = edits.hidden_area(labels, faces, area="all but the face")[0]
+    assert rest[0, 0] == 1 and rest[23, 20] == 0
+    with pytest.raises(ValueError, match="unknown area 'nose'"):
+        edits.hidden_area(labels, faces, area="nose")
+    with pytest.raises(ValueError, match="1 to 8|from 1|8"):
+        edits.hide(torch.rand(1, 60, 100, 3), rest, faces, cells=40)
+
+
+def test_faces_are_hidden_on_the_command_line_and_nothing_of_the_camera_is_carried_over(portrait, tmp_path, capsys):
+    head = Image.open(portrait).crop((140, 10, 364, 234))
+    exif = head.getexif()
+    exif[0x010F] = "a camera"
+    head.save(tmp_path / "head.jpg", exif=exif)
+    out = tmp_path / "nobody.png"
+    assert main(["edit", str(tmp_path / "head.jpg"), "--privacy", "pixelate", "-o", str(out)]) == 0
+    hidden = Image.open(out)
+    assert not hidden.getexif() and b"a camera" not in out.read_bytes()
+    before, after = (np.array(one.convert("RGB")).astype(int) for one in (Image.open(tmp_path / "head.jpg"), hidden))
+    assert np.abs(before - after)[90:130, 80:140].mean() > 3 and np.array_equal(before[:4], after[:4])
+    with pytest.raises(SystemExit, match="2"):
+        main(["edit", str(tmp_path / "head.jpg"), "--area", "eyes"])
+    assert "--privacy" in capsys.readouterr().err

@@ -35,6 +35,7 @@ from faceparse_core.faces.tiles import fine_scale
 from faceparse_core.faces.windows import connected, padded
 from faceparse_core.labels import NUM_LABELS
 from faceparse_core.models.lite import Lite
+from faceparse_core.parsing import Parsing
 from faceparse_core.rendering import Window
 
 GREY = (0.5, 0.5, 0.5)
@@ -374,13 +375,23 @@ def flicker(labels: torch.Tensor) -> float:
     return (labels[1:] != labels[:-1]).float().mean().item()
 
 
-def test_tracked_frames_hold_still(lite, shaky):
-    tracked, loose = lite.parse(shaky, track=True), lite.parse(shaky)
-    assert flicker(tracked.labels) < 0.5 * flicker(loose.labels)
+@pytest.fixture(scope="module")
+def quick() -> FaceParser:
+    """What is said of videos holds at any resolution."""
+    return FaceParser("lite", device="cpu", resolution=256)
+
+
+@pytest.fixture(scope="module")
+def tracked(quick, shaky) -> Parsing:
+    return quick.parse(shaky, track=True)
+
+
+def test_tracked_frames_hold_still(quick, shaky, tracked):
+    assert flicker(tracked.labels) < 0.5 * flicker(quick.parse(shaky).labels)
     assert [[face.index for face in found] for found in tracked.faces] == [[0, 1, 2]] * 5
 
 
-def test_a_face_keeps_its_index_and_others_get_new_ones(lite, head):
+def test_a_face_keeps_its_index_and_others_get_new_ones(quick, head):
     """It walks from left to right while another comes in; then the scene changes."""
     frames = []
     for step in range(4):
@@ -391,7 +402,7 @@ def test_a_face_keeps_its_index_and_others_get_new_ones(lite, head):
         frames.append(np.array(wall))
     other = Image.new("RGB", (900, 400), (10, 20, 90))
     other.paste(head.resize((300, 300)), (300, 50))
-    parsing = lite.parse([*frames, np.array(other)], track=True)
+    parsing = quick.parse([*frames, np.array(other)], track=True)
     indices = [{face.index: face.x for face in found} for found in parsing.faces]
     assert [sorted(found) for found in indices] == [[0], [0], [0, 1], [0, 1], [0]]
     assert [found[0] for found in indices[:4]] == sorted(found[0] for found in indices[:4])
@@ -400,28 +411,27 @@ def test_a_face_keeps_its_index_and_others_get_new_ones(lite, head):
     assert not parsing.mask("person")[4, :, :250].any()  # nothing of the last scene
 
 
-def test_a_video_may_come_in_pieces(lite, shaky):
+def test_a_video_may_come_in_pieces(quick, shaky, tracked):
     tracker = Tracker()
-    pieces = [lite.parse(shaky[:2], track=tracker), lite.parse(shaky[2:], track=tracker)]
-    whole = lite.parse(shaky, track=True)
-    assert torch.equal(torch.cat([piece.labels for piece in pieces]), whole.labels)
+    pieces = [quick.parse(shaky[:2], track=tracker), quick.parse(shaky[2:], track=tracker)]
+    assert torch.equal(torch.cat([piece.labels for piece in pieces]), tracked.labels)
 
 
-def test_tracked_portraits_hold_still(lite, head):
+def test_tracked_portraits_hold_still(quick, head):
     rng = np.random.default_rng(0)
     frames = [(np.array(head) + rng.normal(0, 6, (224, 224, 3))).clip(0, 255).astype(np.uint8) for _ in range(4)]
     for faces_ in ("auto", "image"):
-        tracked = lite.parse(frames, track=True, faces=faces_)
+        tracked = quick.parse(frames, track=True, faces=faces_)
         assert tracked.details == [None] * 4
-        assert flicker(tracked.labels) < 0.5 * flicker(lite.parse(frames, faces=faces_).labels)
+        assert flicker(tracked.labels) < 0.5 * flicker(quick.parse(frames, faces=faces_).labels)
 
 
-def test_a_face_that_is_overlooked_for_a_frame_is_looked_for_where_it_was(lite, shaky, monkeypatch):
+def test_a_face_that_is_overlooked_for_a_frame_is_looked_for_where_it_was(quick, shaky, monkeypatch):
     find, frame = Pyramid.find, itertools.count()
 
     def blink(self, images):
         return [faces[1:] if next(frame) % len(shaky) == 2 else faces for faces in find(self, images)]
 
     monkeypatch.setattr(Pyramid, "find", blink)
-    assert [len(found) for found in lite.parse(shaky).faces] == [3, 3, 2, 3, 3]
-    assert [len(found) for found in lite.parse(shaky, track=True).faces] == [3, 3, 3, 3, 3]
+    assert [len(found) for found in quick.parse(shaky).faces] == [3, 3, 2, 3, 3]
+    assert [len(found) for found in quick.parse(shaky, track=True).faces] == [3, 3, 3, 3, 3]

@@ -33,13 +33,14 @@ examples:
   faceparse edit portrait.jpg --hair "#3a2416" --tips "#d9a441"        … dark above, blond at the tips
   faceparse edit portrait.jpg --background blur --radius 3             beside the picture: portrait.edited.png
   faceparse edit portrait.jpg --background transparent -o me.png
+  faceparse edit group.jpg --privacy pixelate -o nobody.png            every face that is found, hidden
   faceparse edit portraits/ --background white --out edited/           every picture of a folder
 
 colours:
   "#7a1f2b" (in quotes: the shell takes # for a comment), or a name such as navy, silver, saddlebrown
 
 order:
-  whatever the order of the options: colours first, the background last
+  whatever the order of the options: colours first, then what is hidden, the background last
 """
 
 
@@ -59,6 +60,14 @@ def edit(argv: list[str]) -> int:
         "--strength", type=float, default=1.0, metavar="0..1", help="how much of the new colours is seen (1)"
     )
     parser.add_argument(
+        "--privacy", choices=("pixelate", "blur", "solid", "average-face"), help="hides everybody's face, or --area"
+    )
+    parser.add_argument(
+        "--area",
+        choices=("face", "eyes", "head", "all-but-the-face"),
+        help="what --privacy hides (face)",
+    )
+    parser.add_argument(
         "--background",
         type=_background,
         metavar="WHAT",
@@ -76,6 +85,8 @@ def edit(argv: list[str]) -> int:
     steps = _steps(args)
     if not steps:
         parser.error("nothing is to be changed: say what, for example --hair '#7a1f2b' or --background blur")
+    if args.area and not args.privacy:
+        parser.error("--area is what --privacy hides: give both")
     if args.tips and not args.hair:
         parser.error("--tips is the second colour of --hair: give both")
     try:
@@ -103,6 +114,8 @@ def _steps(args: argparse.Namespace) -> list[_Step]:
         if colour := getattr(args, option):
             tips = args.tips if option == "hair" else None
             steps.append(_recoloured(region, colour, tips, args.strength))
+    if args.privacy:
+        steps.append(_hidden(args.privacy.replace("-", " "), (args.area or "face").replace("-", " ")))
     if args.background:
         steps.append(_with_background(args.background, args.radius))
     return steps
@@ -113,6 +126,16 @@ def _recoloured(region: str, colour: str, tips: str | None, strength: float) -> 
         from faceparse_core.edits import recolour
 
         return recolour(image, _refined(image, parsing, region), colour, tips=tips, strength=strength)
+
+    return step
+
+
+def _hidden(way: str, area: str) -> _Step:
+    def step(image: Tensor, parsing: Parsing) -> Tensor:
+        from faceparse_core.edits import hidden_area, hide
+
+        mask = hidden_area(parsing.labels, parsing.faces, area=area)
+        return hide(image, mask, parsing.faces, way=way, labels=parsing.labels)
 
     return step
 

@@ -9,6 +9,17 @@ the network that told them. Others use what is named here.
 
 from faceparse_core.edits.backdrop import blur_background, replace_background
 from faceparse_core.edits.colours import Colour, rgb
+from faceparse_core.edits.privacy import AREAS, WAYS, hidden_area, hide
 from faceparse_core.edits.recolour import recolour
 
-__all__ = ["Colour", "blur_background", "recolour", "replace_background", "rgb"]
+__all__ = [
+    "AREAS",
+    "WAYS",
+    "Colour",
+    "blur_background",
+    "hidden_area",
+    "hide",
+    "recolour",
+    "replace_background",
+    "rgb",
+]

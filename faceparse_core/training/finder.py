@@ -79,7 +79,8 @@ def train(config: FinderConfig) -> Path:
     device = choose_device(config.device)
     dtype = dtype_for(config.precision, device)
     network = placed(started(config.init), device).train()
-    body = set(network.body.parameters())
+    body = list(network.body.parameters())
+    others = [p for name, p in network.named_parameters() if not name.startswith("body.")]
     frozen = None
     if not config.body:
         network.body.requires_grad_(False)
@@ -88,7 +89,7 @@ def train(config: FinderConfig) -> Path:
         frozen = frozen.pack() if device.type == "cpu" else frozen
     average = Average(network, config.ema)
     groups = []
-    for share, some in ((1.0, [p for p in network.parameters() if p not in body]), (config.body, list(body))):
+    for share, some in ((1.0, others), (config.body, body)):
         for decay, those in (
             (config.weight_decay, [p for p in some if p.ndim > 1]),
             (0.0, [p for p in some if p.ndim <= 1]),
