@@ -18,7 +18,7 @@ from faceparse_core.labels import NUM_LABELS
 from faceparse_core.models.hair import HairOutline, start_from
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.segformer import SIZES, SegFormer
-from faceparse_core.training import hair
+from faceparse_core.training import hair, running
 from faceparse_core.training import train as training
 from faceparse_core.training.data import (
     NOT_HAIR,
@@ -36,7 +36,8 @@ from faceparse_core.training.evaluate import confusion_picture, evaluate, figure
 from faceparse_core.training.losses import Criterion
 from faceparse_core.training.metrics import Confusion
 from faceparse_core.training.painting import PLAIN, Augmentation, exchange_sides
-from faceparse_core.training.train import TrainConfig, learning_rate, step_sizes, train
+from faceparse_core.training.running import learning_rate, step_sizes
+from faceparse_core.training.train import TrainConfig, train
 from faceparse_core.training.wear import Wear
 
 # Both eyes in one colour: when a picture is mirrored, their ids are exchanged.
@@ -144,7 +145,7 @@ def test_training_learns_and_leaves_a_checkpoint(imagenet, data, tmp_path):
 
 def test_an_interrupted_run_ends_as_an_uninterrupted_one(imagenet, data, tmp_path, monkeypatch):
     whole = train(config(data, tmp_path / "whole"))
-    real_update, steps = training.Average.update, []
+    real_update, steps = running.Average.update, []
 
     def stop_in_the_middle(self, network):
         steps.append(1)
@@ -152,10 +153,10 @@ def test_an_interrupted_run_ends_as_an_uninterrupted_one(imagenet, data, tmp_pat
             raise KeyboardInterrupt
         real_update(self, network)
 
-    monkeypatch.setattr(training.Average, "update", stop_in_the_middle)
+    monkeypatch.setattr(running.Average, "update", stop_in_the_middle)
     with pytest.raises(KeyboardInterrupt):
         train(config(data, tmp_path / "parts"))
-    monkeypatch.setattr(training.Average, "update", real_update)
+    monkeypatch.setattr(running.Average, "update", real_update)
     parts = train(config(data, tmp_path / "parts"))
     a, b = (checkpoints.load(checkpoints.find(path), trainable=True).state_dict() for path in (whole, parts))
     assert all(torch.equal(a[key], b[key]) for key in a)
@@ -450,7 +451,7 @@ def outline_config(data, out, **changes) -> hair.HairConfig:
 def outline_loss(network: HairOutline, data) -> float:
     """On the validation pictures, with masks that say nothing."""
     image, mask = zip(*(read_pair(data, name) for name in read_names(data, "val")), strict=True)
-    pixels = training.normalise(torch.from_numpy(np.stack(image)).permute(0, 3, 1, 2) / 255)
+    pixels = running.normalise(torch.from_numpy(np.stack(image)).permute(0, 3, 1, 2) / 255)
     truth = torch.from_numpy(np.stack(mask) == 13)[:, None].float()
     given = torch.full_like(truth, 0.5)
     with torch.inference_mode():

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,18 +24,8 @@ from faceparse_core.devices import choose_device, placed
 from faceparse_core.models.finder import MARKS, FinderNetwork
 from faceparse_core.models.lite import Lite
 from faceparse_core.training.photos import Photos
+from faceparse_core.training.running import Run, dtype_for, loader_of, normalise, step_sizes
 from faceparse_core.training.scenes import Scenery, Scenes
-from faceparse_core.training.train import (
-    Average,
-    dtype_for,
-    go_on,
-    learn,
-    learning_rate,
-    loader_of,
-    normalise,
-    save_state,
-    step_sizes,
-)
 
 # So near its centre is a cell that says that there is a face.
 _CLOSE = 0.6
@@ -87,7 +77,6 @@ def train(config: FinderConfig) -> Path:
         # The body alone, as it runs fastest.
         frozen = placed(copy.deepcopy(network).fold())
         frozen = frozen.pack() if device.type == "cpu" else frozen
-    average = Average(network, config.ema)
     groups = []
     for share, some in ((1.0, others), (config.body, body)):
         for decay, those in (
@@ -95,25 +84,15 @@ def train(config: FinderConfig) -> Path:
             (0.0, [p for p in some if p.ndim <= 1]),
         ):
             groups += [{"params": those, "weight_decay": decay, "share": share}] if share else []
-    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate)
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    state = {"network": network, "average": average, "optimiser": optimiser, "scaler": scaler}
-    first = go_on(out, state)
-
-    def save(step: int) -> None:
-        save_state(out, step, state)
-        tensors = {k: v.half() if v.is_floating_point() else v for k, v in average.values.items()}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, out / "finder.safetensors")
-
+    run = Run(config, network, groups, device, dtype)
     scenes = Scenes(Photos.read(Path(config.data)), step_sizes(config), config.batch_size, config.scenery, config.seed)
-    loader = loader_of(scenes, first, config.workers, device)
+    loader = loader_of(scenes, run.first, config.workers, device)
     log_file = (out / "log.csv").open("a", newline="")
     log = csv.writer(log_file)
     saved, recent = time.monotonic(), None
-    progress = tqdm(loader, total=config.steps, initial=first, unit="step", desc="finder", mininterval=10)
-    for step, (pixels, targets) in enumerate(progress, start=first):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(config, step) * group["share"]
+    progress = tqdm(loader, total=config.steps, initial=run.first, unit="step", desc="finder", mininterval=10)
+    for step, (pixels, targets) in enumerate(progress, start=run.first):
+        run.set_rate(step)
         pixels = normalise(pixels.to(device, non_blocking=True).float() / 255)
         pixels = pixels.contiguous(memory_format=torch.channels_last)
         targets = targets.to(device, non_blocking=True)
@@ -128,8 +107,7 @@ def train(config: FinderConfig) -> Path:
         parts = losses_of(output.float(), targets)
         weights = {"boxes": config.boxes, "marks": config.marks}
         loss = torch.stack([weights.get(name, 1.0) * part for name, part in parts.items()]).sum()
-        learn(loss, network, optimiser, scaler)
-        average.update(network)
+        run.learn(loss)
         values = {name: part.item() for name, part in parts.items()}
         recent = {name: value + 0.97 * ((recent or values)[name] - value) for name, value in values.items()}
         if step % 20 == 0:
@@ -137,7 +115,8 @@ def train(config: FinderConfig) -> Path:
             log.writerow([step, time.strftime("%H:%M:%S"), *(f"{name}={value:.4f}" for name, value in recent.items())])
             log_file.flush()
         if step + 1 == config.steps or time.monotonic() - saved > config.save_every:
-            save(step + 1)
+            run.save(step + 1)
+            run.average.save(out / "finder.safetensors")
             saved = time.monotonic()
     return out / "finder.safetensors"
 

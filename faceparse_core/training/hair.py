@@ -13,7 +13,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import save_file
 from torch import Tensor
 from tqdm import tqdm
 
@@ -25,16 +24,7 @@ from faceparse_core.models.lite import Lite
 from faceparse_core.training.data import Batches, Labelled, Source
 from faceparse_core.training.depthwise import quicken_depthwise
 from faceparse_core.training.painting import Augmentation
-from faceparse_core.training.train import (
-    Average,
-    dtype_for,
-    go_on,
-    learn,
-    learning_rate,
-    loader_of,
-    normalise,
-    save_state,
-)
+from faceparse_core.training.running import Run, dtype_for, loader_of, normalise
 
 _HAIR = region_ids("hair")[0]
 # Shares of the masks that are given soft and hard; the others say nothing.
@@ -81,29 +71,20 @@ def train(config: HairConfig) -> Path:
     parser = placed(parser, device).eval().requires_grad_(False)
     if device.type == "cpu" and dtype is torch.bfloat16:
         quicken_depthwise(network)
-    average = Average(network, config.ema)
     body = {id(parameter) for parameter in network.body.parameters()}
     new = [parameter for parameter in network.parameters() if id(parameter) not in body]
-    groups = [{"params": list(network.body.parameters()), "share": 0.5}, {"params": new, "share": 2.0}]
-    optimiser = torch.optim.AdamW(groups, lr=config.learning_rate, weight_decay=config.weight_decay)
-
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
-    state = {"network": network, "average": average, "optimiser": optimiser, "scaler": scaler}
-    first = go_on(out, state)
-
-    def save(step: int) -> None:
-        save_state(out, step, state)
-        tensors = {k: v.half() if v.is_floating_point() else v for k, v in average.values.items()}
-        save_file({k: v.contiguous() for k, v in tensors.items()}, out / "hair.safetensors")
-
+    groups = [
+        {"params": some, "share": share, "weight_decay": config.weight_decay}
+        for some, share in ((list(network.body.parameters()), 0.5), (new, 2.0))
+    ]
+    run = Run(config, network, groups, device, dtype)
     portraits = Labelled(Source(config.data), "train")
     batches = Batches([portraits], [config.size] * config.steps, config.batch_size, _AUGMENTATION, config.seed)
-    loader = loader_of(batches, first, config.workers, device)
+    loader = loader_of(batches, run.first, config.workers, device)
     saved, recent = time.monotonic(), None
-    progress = tqdm(loader, total=config.steps, initial=first, unit="step", desc="hair", mininterval=5)
-    for step, (pixels, labels) in enumerate(progress, start=first):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(config, step) * group["share"]
+    progress = tqdm(loader, total=config.steps, initial=run.first, unit="step", desc="hair", mininterval=5)
+    for step, (pixels, labels) in enumerate(progress, start=run.first):
+        run.set_rate(step)
         pixels = normalise(pixels.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
         truth = (labels.to(device, non_blocking=True) == _HAIR)[:, None].float()
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
@@ -111,12 +92,12 @@ def train(config: HairConfig) -> Path:
                 given = _given_masks(parser(pixels).float(), (pixels.shape[2], pixels.shape[3]))
             change = network(pixels, given)
         loss = loss_of(given, change.float(), truth)
-        learn(loss, network, optimiser, scaler)
-        average.update(network)
+        run.learn(loss)
         recent = loss.item() if recent is None else 0.95 * recent + 0.05 * loss.item()
         progress.set_postfix(loss=f"{recent:.4f}", refresh=False)
         if step + 1 == config.steps or time.monotonic() - saved > config.save_every:
-            save(step + 1)
+            run.save(step + 1)
+            run.average.save(out / "hair.safetensors")
             saved = time.monotonic()
     return out / "hair.safetensors"
 

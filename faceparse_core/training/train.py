@@ -9,12 +9,11 @@ from __future__ import annotations
 import csv
 import json
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from faceparse_core import checkpoints
-from faceparse_core.devices import PRECISIONS, choose_device, choose_precision, placed
+from faceparse_core.devices import choose_device, placed
 from faceparse_core.models.lite import Lite
 from faceparse_core.models.segformer import SIZES, SegFormer
 from faceparse_core.training.data import (
@@ -40,10 +39,7 @@ from faceparse_core.training.depthwise import quicken_depthwise
 from faceparse_core.training.losses import Criterion
 from faceparse_core.training.metrics import Confusion
 from faceparse_core.training.painting import PLAIN, Augmentation
-
-if TYPE_CHECKING:
-    from faceparse_core.training.finder import FinderConfig
-    from faceparse_core.training.scenes import Scenes
+from faceparse_core.training.running import Run, dtype_for, loader_of, normalise, step_sizes
 
 ARCHITECTURES = ("lite", *(f"segformer-{size}" for size in SIZES))
 
@@ -120,19 +116,10 @@ def train(config: TrainConfig) -> Path:
     learning = _freeze(network, config.freeze)
     if device.type == "cpu" and dtype is torch.bfloat16:
         quicken_depthwise(network)
-    average = Average(network, config.ema)
-    optimiser = torch.optim.AdamW(_parameter_groups(network, config.weight_decay), lr=config.learning_rate)
-    scaler = torch.amp.GradScaler(device.type, enabled=dtype is torch.float16)
     criterion = Criterion(frequencies(counts[0]), config.balance, config.dice).to(device)
-
-    state = {"network": network, "average": average, "optimiser": optimiser, "scaler": scaler}
-    first = go_on(out, state)
-    if first >= config.steps:
+    run = Run(config, network, _parameter_groups(network, config.weight_decay), device, dtype)
+    if run.first >= config.steps:
         return weights_path(config)
-
-    def save(step: int) -> None:
-        save_state(out, step, state)
-        checkpoints.save(average.applied_to(_network(config, fresh=True)), weights_path(config))
 
     batches = Batches(
         sets,
@@ -144,140 +131,38 @@ def train(config: TrainConfig) -> Path:
         read_backgrounds(Path(config.backgrounds) if config.backgrounds else None),
         config.label_stride,
     )
-    loader = loader_of(batches, first, config.workers, device)
-    log = Log(out / "log.csv", resume=first > 0)
+    loader = loader_of(batches, run.first, config.workers, device)
+    log = Log(out / "log.csv", resume=run.first > 0)
     learning()
     saved = validated = time.monotonic()
-    progress = tqdm(loader, total=config.steps, initial=first, unit="step", desc=config.arch, mininterval=5)
-    for step, (pixels, labels) in enumerate(progress, start=first):
-        rate = learning_rate(config, step)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+    progress = tqdm(loader, total=config.steps, initial=run.first, unit="step", desc=config.arch, mininterval=5)
+    for step, (pixels, labels) in enumerate(progress, start=run.first):
+        rate = run.set_rate(step)
         pixels = normalise(pixels.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
         labels = labels.to(device, non_blocking=True).long()
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             logits = network(pixels)
         loss = criterion(logits.float(), labels)
-        learn(loss, network, optimiser, scaler)
-        average.update(network)
+        run.learn(loss)
         log.add(step, loss.item(), rate, pixels.shape[-1])
         if step % 10 == 0:
             progress.set_postfix(loss=f"{log.recent:.3f}", size=pixels.shape[-1], refresh=False)
         done = step + 1 == config.steps
         if done or time.monotonic() - saved > config.save_every:
-            save(step + 1)
+            run.save(step + 1)
+            checkpoints.save(run.average.applied_to(_network(config, fresh=True)), weights_path(config))
             saved = time.monotonic()
         if done or time.monotonic() - validated > config.validate_every:
-            score = validate(average.applied_to(_network(config, fresh=True)).to(device), validation, device, dtype)
+            score = validate(run.average.applied_to(_network(config, fresh=True)).to(device), validation, device, dtype)
             log.validated(step, score)
             tqdm.write(f"step {step + 1}: val mean F1 {score.mean_f1:.4f}, mean IoU {score.mean_iou:.4f}")
             validated = time.monotonic()
     return weights_path(config)
 
 
-def go_on(out: Path, state: dict) -> int:
-    """Brings what ``save_state`` left in a run's folder, if anything, back into ``state``; the step to go on from."""
-    if not (out / "last.pt").is_file():
-        return 0
-    saved = torch.load(out / "last.pt", map_location="cpu", weights_only=True)
-    for name, part in state.items():
-        part.load_state_dict(saved[name])
-    return saved["step"]
-
-
-def save_state(out: Path, step: int, state: dict) -> None:
-    """Writes the parts of ``state``, each with a ``state_dict``, whole or not at all."""
-    torch.save({"step": step} | {name: part.state_dict() for name, part in state.items()}, out / "last.pt.part")
-    os.replace(out / "last.pt.part", out / "last.pt")
-
-
-def loader_of(batches: Batches | Scenes, first: int, workers: int, device: torch.device) -> torch.utils.data.DataLoader:
-    """The batches from step ``first`` on, made ahead by so many workers."""
-    return torch.utils.data.DataLoader(
-        batches, batch_size=None, sampler=range(first, len(batches)), num_workers=workers,
-        prefetch_factor=2 if workers else None, pin_memory=device.type == "cuda",
-    )  # fmt: skip
-
-
-def learn(loss: Tensor, network: nn.Module, optimiser: torch.optim.Optimizer, scaler: torch.amp.GradScaler) -> None:
-    """One step down the loss, with the gradient's length limited."""
-    optimiser.zero_grad(set_to_none=True)
-    scaler.scale(loss).backward()
-    scaler.unscale_(optimiser)
-    nn.utils.clip_grad_norm_(network.parameters(), 5.0)
-    scaler.step(optimiser)
-    scaler.update()
-
-
 def weights_path(config: TrainConfig) -> Path:
     """Where a run leaves its averaged weights: a file for Lite, a folder for SegFormer."""
     return Path(config.out) / ("lite.safetensors" if config.arch == "lite" else config.arch)
-
-
-def normalise(pixels: Tensor) -> Tensor:
-    """Pixels in 0..1, [B, 3, H, W], with the ImageNet mean taken off and divided by its deviation."""
-    mean = torch.tensor(checkpoints.Checkpoint.mean, device=pixels.device)[:, None, None]
-    std = torch.tensor(checkpoints.Checkpoint.std, device=pixels.device)[:, None, None]
-    return (pixels - mean) / std
-
-
-def step_sizes(config: TrainConfig | FinderConfig) -> list[int]:
-    """The size of the pictures at every step."""
-    sizes: list[int] = []
-    until = 0.0
-    for share, size in config.sizes:
-        until += share
-        sizes += [size] * (round(until * config.steps) - len(sizes))
-    if len(sizes) != config.steps:
-        raise ValueError(f"the shares in sizes={config.sizes} must add up to 1")
-    return sizes
-
-
-class Schedule(Protocol):
-    """What decides the learning rate in a config."""
-
-    steps: int
-    warm_up: float
-    learning_rate: float
-
-
-def learning_rate(config: Schedule, step: int) -> float:
-    """Linear warm-up, then half a cosine down to a hundredth."""
-    warm_up = max(1, round(config.warm_up * config.steps))
-    if step < warm_up:
-        return config.learning_rate * (step + 1) / warm_up
-    done = (step - warm_up) / max(1, config.steps - warm_up)
-    return config.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
-
-
-class Average:
-    """The exponential moving average of a network's weights and running statistics, warmed up over the first steps."""
-
-    def __init__(self, network: nn.Module, decay: float):
-        self.decay, self.steps = decay, 0
-        self.values = {k: v.detach().clone() for k, v in network.state_dict().items()}
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        for key, value in network.state_dict().items():
-            if value.is_floating_point():
-                self.values[key].lerp_(value, 1 - decay)
-            else:
-                self.values[key].copy_(value)
-
-    def applied_to(self, network: nn.Module) -> nn.Module:
-        network.load_state_dict(self.values)
-        return network.eval()
-
-    def state_dict(self) -> dict:
-        return {"steps": self.steps, "values": self.values}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.steps = state["steps"]
-        for key, value in state["values"].items():
-            self.values[key].copy_(value)
 
 
 @torch.no_grad()
@@ -388,14 +273,6 @@ def _parameter_groups(network: nn.Module, weight_decay: float) -> list[dict]:
     decayed = [p for p in learnt if p.ndim > 1]
     plain = [p for p in learnt if p.ndim <= 1]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": plain, "weight_decay": 0.0}]
-
-
-def dtype_for(precision: str, device: torch.device) -> torch.dtype | None:
-    """The dtype to compute in beside float32, or None. Gradients want bfloat16's range where a GPU has it."""
-    if precision == "auto" and device.type == "cuda" and torch.cuda.is_bf16_supported():
-        precision = "bf16"
-    dtype = PRECISIONS[choose_precision(precision, device)]
-    return None if dtype is torch.float32 else dtype
 
 
 def _check_same_run(config: TrainConfig, path: Path) -> None:
