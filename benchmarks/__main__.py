@@ -18,7 +18,6 @@ import statistics
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
@@ -28,6 +27,7 @@ import torch
 from PIL import Image
 from torch.utils.flop_counter import FlopCounterMode
 
+from benchmarks import timing
 from faceparse_core import FaceParser, Parsing, checkpoints, masks
 from faceparse_core.checkpoints import CheckpointError
 from faceparse_core.devices import has_native
@@ -205,7 +205,7 @@ class Bench:
                 parsing = parser.parse(pictures)
                 parsing.labels, parsing.mask("hair", soft=True)
             gc.collect()
-            sizes.append(_memory("VmRSS"))
+            sizes.append(timing.memory("VmRSS"))
         if None in sizes:
             return {"not measured": "needs Linux"}
         return {"growth from the 20th to the 200th run": f"{sizes[1] - sizes[0]:.1f} MB"}
@@ -216,9 +216,9 @@ class Bench:
         checkpoint = checkpoints.find(self.b5_folder)
         read, loaded, ready = [], [], []
         for _ in range(max(5, self.pairs)):
-            read.append(_seconds(weights.read_bytes))
-            loaded.append(_seconds(lambda: checkpoints.load(checkpoint)))
-            ready.append(_seconds(lambda: FaceParser(checkpoint, "cpu")))
+            read.append(timing.seconds(weights.read_bytes))
+            loaded.append(timing.seconds(lambda: checkpoints.load(checkpoint)))
+            ready.append(timing.seconds(lambda: FaceParser(checkpoint, "cpu")))
             _forget()
         return {
             "reading": f"{statistics.median(read):.3f} s",
@@ -287,8 +287,8 @@ class Bench:
         run_theirs()
         ours, others = [], []
         for _ in range(pairs or self.pairs):
-            ours.append(_seconds(run_ours))
-            others.append(_seconds(run_theirs))
+            ours.append(timing.seconds(run_ours))
+            others.append(timing.seconds(run_theirs))
         seconds = statistics.median(ours) / len(pictures)
         figures = {
             "precision": parser.precision,
@@ -367,7 +367,7 @@ def _in_units(unit: str, works: dict[str, Callable], rounds: int) -> dict[str, s
         work()
     for _ in range(rounds):
         for name, work in works.items():
-            seconds[name].append(_seconds(work))
+            seconds[name].append(timing.seconds(work))
     figures = {}
     for name, own in seconds.items():
         ratio = statistics.median(a / b for a, b in zip(own, seconds[unit], strict=True))
@@ -375,28 +375,9 @@ def _in_units(unit: str, works: dict[str, Callable], rounds: int) -> dict[str, s
     return figures
 
 
-def _seconds(function: Callable) -> float:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    start = time.perf_counter()
-    function()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-    return time.perf_counter() - start
-
-
 def _median(function: Callable, count: int) -> float:
     function()
-    return statistics.median(_seconds(function) for _ in range(count))
-
-
-def _memory(field: str) -> float | None:
-    """VmRSS or VmHWM (its peak) of this process in MB."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    (line,) = (line for line in status.read_text().splitlines() if line.startswith(field))
-    return int(line.split()[1]) / 1e3
+    return statistics.median(timing.seconds(function) for _ in range(count))
 
 
 def _peak(function: Callable, *, beside_result: bool = False) -> str:
@@ -406,9 +387,9 @@ def _peak(function: Callable, *, beside_result: bool = False) -> str:
         return "not measured"
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before = _memory("VmRSS")
+    before = timing.memory("VmRSS")
     result = function()
-    return f"+{_memory('VmHWM') - before - (result.nbytes / 1e6 if beside_result else 0):.0f} MB"
+    return f"+{timing.memory('VmHWM') - before - (result.nbytes / 1e6 if beside_result else 0):.0f} MB"
 
 
 def _flops() -> float:

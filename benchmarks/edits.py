@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
-from benchmarks.masks import _times
+from benchmarks.timing import medians
 from faceparse_core import FaceParser, edits, masks
 from faceparse_core.edits.colours import lab, lightness, to_oklab
 from faceparse_core.labels import region_ids
@@ -132,7 +132,7 @@ def _time(parser: FaceParser, image: np.ndarray) -> None:
     parsing = parser.parse(large)
     hair = _hair(parser, large)
     person = masks.refine(large, parsing.mask("person", soft=True), hair=True)
-    look, *others = _times(
+    look, *others = medians(
         lambda: parser.parse(small).labels,
         partial(edits.recolour, large, hair, "#b5562b"),
         partial(edits.blur_background, large, person),

@@ -7,11 +7,9 @@ folder with images/, masks/ and val.txt. Times are medians of nine, taken in tur
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
@@ -20,6 +18,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 
+from benchmarks.timing import medians
 from faceparse_core import FaceParser, masks
 from faceparse_core.labels import region_ids
 from faceparse_core.masks import distances
@@ -54,17 +53,6 @@ def main() -> None:
         _enlarged(args)
 
 
-def _times(*works: Callable[[], object], rounds: int = 9) -> list[float]:
-    """The median time of each, done in turns: what else the machine does meets all of them alike."""
-    seconds = [[] for _ in works]
-    for _ in range(rounds):
-        for work, so_far in zip(works, seconds, strict=True):
-            start = time.perf_counter()
-            work()
-            so_far.append(time.perf_counter() - start)
-    return [statistics.median(one) for one in seconds]
-
-
 # ---------------------------------------------------------------------------------------------- morphology
 
 
@@ -82,7 +70,7 @@ def _morphology() -> None:
     print(f"{_SIZE}x{_SIZE}, in units of one scipy.ndimage.distance_transform_edt:")
     for name, mask in (("hard", hard), ("1 pixel", soft), ("30 pixels", wide)):
         for step, work in (("grow", masks.grown), ("feather", masks.feathered)):
-            transform, near, far = _times(
+            transform, near, far = medians(
                 partial(ndimage.distance_transform_edt, outside), partial(work, mask, 5), partial(work, mask, 500)
             )
             print(
@@ -101,10 +89,10 @@ def _morphology() -> None:
     blobs = ndimage.gaussian_filter(rng.random((_SIZE, _SIZE), dtype=np.float32), 6)
     for name, image in (("disc", ~outside), ("blobs", blobs > np.quantile(blobs, 0.6))):
         mask = torch.from_numpy(image.astype(np.float32))
-        ours, scipys = _times(partial(masks.filled, mask), partial(ndimage.binary_fill_holes, image))
+        ours, scipys = medians(partial(masks.filled, mask), partial(ndimage.binary_fill_holes, image))
         same = np.array_equal(masks.filled(mask)[0].numpy() > 0, ndimage.binary_fill_holes(image))
         print(f"fill holes of {name}: {ours:.3f} s, scipy {scipys:.3f} s, equal: {same}")
-        ours, scipys = _times(partial(_our_large_parts, mask), partial(_large_parts, image))
+        ours, scipys = medians(partial(_our_large_parts, mask), partial(_large_parts, image))
         same = np.array_equal(_our_large_parts(mask)[0].numpy() > 0, _large_parts(image))
         print(f"parts of {name}: {ours:.3f} s, scipy {scipys:.3f} s, equal: {same}")
 

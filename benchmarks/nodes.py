@@ -11,12 +11,12 @@ import asyncio
 import importlib.util
 import statistics
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 
+from benchmarks.timing import seconds
 from faceparse_core import FaceParser, images
 
 _ROOT = Path(__file__).resolve().parents[1]
@@ -43,15 +43,9 @@ def main() -> None:
     ratios = []
     by_engine(), by_nodes()
     for _ in range(args.pairs):
-        engine, nodes = _seconds(by_engine), _seconds(by_nodes)
+        engine, nodes = seconds(by_engine), seconds(by_nodes)
         ratios.append(nodes / engine)
     print(f"Parse Face, 16 frames of 512x512, lite: {statistics.median(ratios):.3f} times the engine's time")
-
-
-def _seconds(work) -> float:
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
 
 
 def _parse_face():

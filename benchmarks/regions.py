@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import statistics
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from benchmarks.timing import medians
 from faceparse_core import FaceParser
 from faceparse_core import images as pictures
 from faceparse_core.faces import crop_faces, draw, extras, face_axes, find_faces, paste_faces
@@ -112,16 +112,7 @@ def _cost(parser: FaceParser) -> None:
             rows[f"paste{kind}"] = lambda i=image, c=crops, p=places: paste_faces(i, c, p)
         for name, work in rows.items():
             work()
-            print(f"  {name:32}{_milliseconds(work, times):8.1f}")
-
-
-def _milliseconds(work: Callable, times: int) -> float:
-    seconds = []
-    for _ in range(times):
-        start = time.perf_counter()
-        work()
-        seconds.append(time.perf_counter() - start)
-    return 1000 * statistics.median(seconds)
+            print(f"  {name:32}{1000 * medians(work, rounds=times)[0]:8.1f}")
 
 
 if __name__ == "__main__":

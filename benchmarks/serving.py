@@ -30,6 +30,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks import timing
 from faceparse_core import FaceParser
 from faceparse_core.scale import answers, asking
 from faceparse_core.scale.openapi import small_portrait
@@ -102,8 +103,8 @@ class Bench:
         answers.answered(parser, asking.Asked([self.pictures[0]], asking.Options()), limits)
         self._all_at_once()
         for _ in range(self.args.rounds):
-            loops.append(_seconds(loop))
-            served.append(_seconds(self._all_at_once))
+            loops.append(timing.seconds(loop))
+            served.append(timing.seconds(self._all_at_once))
         count = len(self.pictures)
         self.rate = count / statistics.median(served)
         return {
@@ -115,7 +116,7 @@ class Bench:
     def latency(self) -> dict:
         rate = self._rate() / 2
         line = http.client.HTTPConnection("127.0.0.1", self.port)
-        alone = [_seconds(lambda body=body: _ask(line, body)) for body in self.bodies[:24]]
+        alone = [timing.seconds(lambda body=body: _ask(line, body)) for body in self.bodies[:24]]
         single = statistics.median(alone)
         figures: dict = {"single": f"{single:.3f} s", "arrivals a second": round(rate, 2)}
         for name, even in (("evenly spaced", True), ("at random", False)):
@@ -132,13 +133,13 @@ class Bench:
     def overload(self) -> dict:
         rate = 4 * self._rate()
         line = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
-        single = _seconds(lambda: _ask(line, self.bodies[0]))
+        single = timing.seconds(lambda: _ask(line, self.bodies[0]))
         memory: list[int] = []
         over = threading.Event()
 
         def watch() -> None:
             while not over.wait(1):
-                memory.append(_memory(self.process.pid))
+                memory.append(timing.memory("VmRSS", self.process.pid))
 
         watching = threading.Thread(target=watch)
         watching.start()
@@ -187,7 +188,7 @@ class Bench:
             good = json.dumps({"image": small_portrait()}).encode()
             if self._post(good, {"Content-Type": "application/json"}) != 200:
                 figures[name] = f"{figures[name]}, and then the server no longer answered"
-        figures["memory"] = f"{_memory(self.process.pid):.0f} MB"
+        figures["memory"] = f"{timing.memory('VmRSS', self.process.pid):.0f} MB"
         return figures
 
     def _post(self, body: bytes, headers: dict[str, str]) -> int | None:
@@ -247,7 +248,7 @@ class Bench:
     def _rate(self) -> float:
         if self.rate is None:
             self._all_at_once()
-            self.rate = len(self.pictures) / _seconds(self._all_at_once)
+            self.rate = len(self.pictures) / timing.seconds(self._all_at_once)
         return self.rate
 
 
@@ -292,18 +293,6 @@ def _status(port: int, method: str, path: str, body: bytes | None = None, header
         return None
     finally:
         line.close()
-
-
-def _seconds(function: Callable) -> float:
-    start = time.perf_counter()
-    function()
-    return time.perf_counter() - start
-
-
-def _memory(process: int) -> float:
-    """What a process holds, in MB."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith("VmRSS"))
 
 
 if __name__ == "__main__":
