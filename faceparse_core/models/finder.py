@@ -7,10 +7,9 @@ pyramid brings them together at an eighth of the picture's size.
 
 from __future__ import annotations
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from faceparse_core.models.lite import ConvNorm, InvertedResidual, Lite, Smooth, fold, pack
+from faceparse_core.models.lite import ConvNorm, InvertedResidual, Lite, Smooth, fold, pack, top_down
 from faceparse_core.models.packed import PackedConv2d
 
 STRIDE = 8
@@ -62,13 +61,7 @@ class FinderNetwork(nn.Module):
     def said(self, eighth: Tensor, sixteenth: Tensor) -> Tensor:
         """What is made of it."""
         taps = (eighth, sixteenth, self.coarse(sixteenth))
-        y = None
-        for tap, lateral, smooth in zip(reversed(taps), reversed(self.lateral), reversed(self.smooth), strict=True):
-            merged = lateral(tap)
-            if y is not None:
-                merged = merged + F.interpolate(y, size=merged.shape[-2:], mode="bilinear", align_corners=False)
-            y = smooth(merged)
-        return self.output(self.head(y))
+        return self.output(self.head(top_down(taps, self.lateral, self.smooth)))
 
     def take_body(self, lite: Lite) -> None:
         """Take over the body of a Lite."""

@@ -7,7 +7,7 @@ are brought to one width, summed from coarse to fine, each sum smoothed by a dep
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
@@ -78,13 +78,7 @@ class Lite(nn.Module):
                 half = x
             if index in TAPS:
                 taps.append(x)
-        y = None
-        for tap, lateral, smooth in zip(reversed(taps), reversed(self.lateral), reversed(self.smooth), strict=True):
-            merged = lateral(tap)
-            if y is not None:
-                merged = merged + F.interpolate(y, size=merged.shape[-2:], mode="bilinear", align_corners=False)
-            y = smooth(merged)
-        return half, cast(Tensor, y)
+        return half, top_down(taps, self.lateral, self.smooth)
 
     def fold(self) -> Lite:
         """The same function for inference, in place: batch norms become part of their convolutions. Returns itself."""
@@ -119,6 +113,18 @@ class Lite(nn.Module):
         names = ("weight", "bias", "running_mean", "running_var")
         module.conv.load_state_dict({"weight": weights[f"{conv}.weight"]})
         module.norm.load_state_dict({name: weights[f"{norm}.{name}"] for name in names}, strict=False)
+
+
+def top_down(taps: Sequence[Tensor], lateral: nn.ModuleList, smooth: nn.ModuleList) -> Tensor:
+    """Taps of a body, the finest first, summed from coarse to fine: each brought to one width by its ``lateral``, each
+    sum smoothed. At the size of the finest."""
+    y = None
+    for tap, narrow, even in zip(reversed(taps), reversed(lateral), reversed(smooth), strict=True):
+        merged = narrow(tap)
+        if y is not None:
+            merged = merged + F.interpolate(y, size=merged.shape[-2:], mode="bilinear", align_corners=False)
+        y = even(merged)
+    return cast(Tensor, y)
 
 
 class ConvNorm(nn.Module):
