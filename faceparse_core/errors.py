@@ -74,6 +74,19 @@ def _no_memory(what: str, error: Exception) -> MemoryError:
     return MemoryError(f"{what}: {_ADVICE}")
 
 
+@contextlib.contextmanager
+def extra(name: str) -> Iterator[None]:
+    """Says which extra to install where an import inside finds nothing."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "faceparse_core":
+            raise
+        raise ImportError(
+            f"{error.name} is not installed, which this needs: pip install 'faceparse[{name}]'"
+        ) from error
+
+
 def is_out_of_memory(error: Exception) -> bool:
     """Whether this is how Python, torch, ONNX Runtime or the system says that memory has run out."""
     words = str(error).lower()

@@ -34,6 +34,9 @@ ACCEPTED = (
 # are of a picture in another range (0..255 or -1..1), which clamping would ruin.
 OVERSHOOT = 0.25
 
+SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+"""How the files of pictures end that are looked for in folders."""
+
 # Formats that are read of strangers' pictures.
 FROM_STRANGERS = ("JPEG", "PNG", "WEBP", "BMP", "GIF", "TIFF")
 
@@ -75,22 +78,13 @@ def decoded(data: bytes, name: str = "the picture", *, most_pixels: int | None =
     more than these are refused before anything is decoded. Raises ValueError, with ``name``, for all that is no such
     picture.
     """
-    try:
-        with (
-            explained(f"{name} cannot be decoded"),
-            Image.open(io.BytesIO(data), formats=FROM_STRANGERS) as picture,
-        ):
-            too_large = most_pixels is not None and picture.width * picture.height > most_pixels
-            size = f"{picture.width}x{picture.height}"
-            picture = picture if too_large else _upright(picture)
-    except ValueError as error:
-        if isinstance(error.__cause__, UnidentifiedImageError):
-            kinds = ", ".join(FROM_STRANGERS)
-            raise ValueError(f"{name} is no picture: {kinds} are read") from error.__cause__
-        raise
-    if too_large:
-        raise ValueError(f"{name} is too large: {size}, and at most {most_pixels:,} pixels are taken")
-    return _pixels(picture, name)
+    kinds = ", ".join(FROM_STRANGERS)
+    return _opened(io.BytesIO(data), name, f"{name} is no picture: {kinds} are read", FROM_STRANGERS, most_pixels)
+
+
+def as_float(image: Tensor) -> Tensor:
+    """An image, uint8 or float (0..1) of any shape, as float32 in 0..1."""
+    return image.float().div_(255) if image.dtype == torch.uint8 else image.float()
 
 
 def empty(*shape: int) -> Tensor:
@@ -267,14 +261,30 @@ def _read_file(path: Path) -> Tensor:
         raise FileNotFoundError(f"there is no file {said(path)}")
     if not os.path.isfile(path):
         raise ValueError(f"{path} is no file: pipes and devices are not read")  # they may never end
+    return _opened(path, str(path), f"{path} is not a picture that Pillow can read")
+
+
+def _opened(
+    file: Path | io.BytesIO,
+    name: str,
+    not_known: str,
+    formats: tuple[str, ...] | None = None,
+    most_pixels: int | None = None,
+) -> Tensor:
+    """The pixels of a picture in a file; ``not_known`` is what is said if it is of none of the formats."""
     try:
-        with explained(f"{path} cannot be decoded"), Image.open(path) as picture:
-            picture = _upright(picture)  # decoders raise whatever the damage makes them stumble over
+        with explained(f"{name} cannot be decoded"), Image.open(file, formats=formats) as picture:
+            too_large = most_pixels is not None and picture.width * picture.height > most_pixels
+            size = f"{picture.width}x{picture.height}"
+            # Decoders raise whatever the damage makes them stumble over.
+            picture = picture if too_large else _upright(picture)
     except ValueError as error:
         if isinstance(error.__cause__, UnidentifiedImageError):
-            raise ValueError(f"{path} is not a picture that Pillow can read") from error.__cause__
+            raise ValueError(not_known) from error.__cause__
         raise
-    return _pixels(picture, str(path))
+    if too_large:
+        raise ValueError(f"{name} is too large: {size}, and at most {most_pixels:,} pixels are taken")
+    return _pixels(picture, name)
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -7,7 +7,8 @@ import shutil
 import sys
 from pathlib import Path
 
-from faceparse_core.cli.options import add_model_options, extra
+from faceparse_core.cli.options import add_model_options, whole
+from faceparse_core.errors import extra
 
 _EPILOG = """\
 sources:
@@ -34,13 +35,13 @@ def batch(argv: list[str]) -> int:
     parser.add_argument(
         "--out", type=Path, required=True, metavar="DIR", help="folder to write, new or of this command"
     )
-    parser.add_argument("--shard", type=_count, default=1000, help="pictures in a file (1000)")
+    parser.add_argument("--shard", type=whole(1), default=1000, help="pictures in a file (1000)")
     parser.add_argument("--column", default="image", help="column of .parquet files with the pictures (image)")
     parser.add_argument("--png", action="store_true", help="write each picture's labels as an indexed PNG, too")
     parser.add_argument("--format", help="at the end, the same in a format of `faceparse convert`, in DIR/_FORMAT")
     parser.add_argument("--faces", default="auto", choices=("auto", "image"), help="image: each is one portrait")
     parser.add_argument("--engine", default="local", choices=("local", "ray"), help="processes here, or a Ray cluster")
-    parser.add_argument("--workers", type=_count, help="processes, or Ray's actors")
+    parser.add_argument("--workers", type=whole(1), help="processes, or Ray's actors")
     parser.add_argument("--cpus", type=_share, default=1, help="with Ray: processors of an actor (1)")
     parser.add_argument("--gpus", type=_share, default=0, help="with Ray: GPUs of an actor, such as 0.5 (0)")
     add_model_options(parser)
@@ -92,12 +93,6 @@ def batch(argv: list[str]) -> int:
     if failed:
         print(f"faceparse: {failed} pictures failed; the column error says why", file=sys.stderr)
     return 1 if failed else 0
-
-
-def _count(text: str) -> int:
-    if not text.isascii() or not text.isdecimal() or len(text) > 9 or not int(text):
-        raise argparse.ArgumentTypeError(f"'{text}' is no whole number from 1 on")
-    return int(text)
 
 
 def _share(text: str) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from faceparse_core.cli.options import extra
+from faceparse_core.errors import extra
 
 _EPILOG = """\
 formats:

@@ -7,7 +7,6 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-_PICTURES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 _OUTPUTS = ("labels", "overlay", "mask", "cutout", "edited")  # STEM.labels.png …: never taken for input
 
 
@@ -62,6 +61,8 @@ def _place(path: Path) -> str:
 
 def pictures_in(names: Sequence[str]) -> list[Path]:
     """The pictures that are meant: files as they are given, and what lies in folders, our own outputs left out."""
+    from faceparse_core.images import SUFFIXES
+
     inputs: list[Path] = []
     for name in names:
         if not name:
@@ -70,9 +71,9 @@ def pictures_in(names: Sequence[str]) -> list[Path]:
         if not os.path.isdir(path):  # unlike Path.is_dir, False for what no file can be called
             inputs.append(path)
             continue
-        found = sorted(p for p in path.iterdir() if p.suffix.lower() in _PICTURES and not _is_output(p))
+        found = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES and not _is_output(p))
         if not found:
-            raise FileNotFoundError(f"{path} holds no pictures ({', '.join(_PICTURES)})")
+            raise FileNotFoundError(f"{path} holds no pictures ({', '.join(SUFFIXES)})")
         inputs += found
     return list(dict.fromkeys(inputs))
 
@@ -89,3 +90,15 @@ def out_path(text: str) -> Path:
     if not text:
         raise argparse.ArgumentTypeError("it is empty: give a file or a folder ('.' for the current one)")
     return Path(text)
+
+
+def one_file(
+    parser: argparse.ArgumentParser, out: Path | None, inputs: Sequence[Path], names: Sequence[str]
+) -> Path | None:
+    """``out``, if it is the file of the one picture that there is; None: it is a folder. Ends the command where it is a
+    file for several pictures; ``names``: what ``inputs`` was found by."""
+    if out is None or not out.suffix or os.path.isdir(out):
+        return None
+    if len(inputs) > 1 or os.path.isdir(names[0]):
+        parser.error(f"--out {out} is one file, but there are {len(inputs)} pictures: give a folder")
+    return out

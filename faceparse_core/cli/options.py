@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable
 
 
 def add_model_options(parser: argparse.ArgumentParser) -> None:
@@ -25,14 +24,19 @@ def face_parser(args):
     return FaceParser(args.model, args.device, args.precision, resolution=args.resolution, fit=args.fit)
 
 
-@contextlib.contextmanager
-def extra(name: str) -> Iterator[None]:
-    """Says which extra to install where an import inside finds nothing."""
-    try:
-        yield
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] == "faceparse_core":
-            raise
-        raise ImportError(
-            f"{error.name} is not installed, which this needs: pip install 'faceparse[{name}]'"
-        ) from error
+def whole(least: int, most: int | None = None) -> Callable[[str], int]:
+    """What takes a whole number from ``least`` on, to ``most``, from the command line."""
+    bounds = f"from {least:,} on" if most is None else f"from {least:,} to {most:,}"
+
+    def number(text: str) -> int:
+        is_one = text.isascii() and text.isdecimal() and len(text) < 10
+        if not is_one or int(text) < least or (most is not None and int(text) > most):
+            raise argparse.ArgumentTypeError(f"'{text}' is no whole number {bounds}")
+        return int(text)
+
+    return number
+
+
+def counted(faces: int) -> str:
+    """So many faces, in words."""
+    return "no face" if not faces else "1 face" if faces == 1 else f"{faces} faces"

@@ -10,8 +10,8 @@ import time
 from pathlib import Path
 
 from faceparse_core import __version__
-from faceparse_core.cli.files import Outputs, out_path, pictures_in
-from faceparse_core.cli.options import add_model_options, face_parser
+from faceparse_core.cli.files import Outputs, one_file, out_path, pictures_in
+from faceparse_core.cli.options import add_model_options, counted, face_parser
 from faceparse_core.errors import enough_memory
 from faceparse_core.labels import LABELS, resolve
 
@@ -106,14 +106,12 @@ def parse(argv: list[str]) -> int:
         except ValueError as error:
             parser.error(str(error))
     inputs = pictures_in(args.images)
-    one_file = args.out is not None and args.region and args.out.suffix and not os.path.isdir(args.out)
-    if one_file and (len(inputs) > 1 or os.path.isdir(args.images[0])):
-        parser.error(f"--out {args.out} is one file, but there are {len(inputs)} pictures: give a folder")
-    if not one_file and args.out is not None:
+    file = one_file(parser, args.out, inputs, args.images) if args.region else None
+    if not file and args.out is not None:
         if os.path.isfile(args.out):
             parser.error(f"--out {args.out} is a file; without --region a folder is written to")
         args.out.mkdir(parents=True, exist_ok=True)
-    return _parse_files(args, inputs, args.out if one_file else None)
+    return _parse_files(args, inputs, file)
 
 
 def _parse_files(args: argparse.Namespace, inputs: list[Path], file: Path | None) -> int:
@@ -220,15 +218,14 @@ def _picture(kind: str, args, parsing, image):
     if kind == "overlay":
         return parsing.overlay(image)[0]
     from faceparse_core import masks
+    from faceparse_core.edits.several import refined
 
     kind, _, number = kind.partition(" ")
     face = int(number) if number else args.face
-    mask = parsing.mask(args.region, soft=args.soft or args.refine, face=face)
     if args.refine:
-        region, hair = set(resolve(args.region).ids), set(resolve("hair").ids)
-        one_head = face != "all" or len(parsing.faces[0]) == 1
-        method = "network" if region == hair and one_head else "guided"
-        mask = masks.refine(image, mask, hair=hair <= region, method=method)
+        mask = refined(image, parsing, args.region, face)
+    else:
+        mask = parsing.mask(args.region, soft=args.soft, face=face)
     mask = masks.edit(mask, grow=args.grow, feather=args.feather)
     return (masks.cut_out(image, mask) if kind == "cutout" else mask)[0]
 
@@ -244,18 +241,13 @@ def _face(text: str) -> str | int:
 
 def _table(result: dict) -> str:
     """Labels with their share of the picture, the largest first."""
-    lines = [f"{result['image']}: {result['width']}x{result['height']}, {_faces(result)}, {result['seconds']:.2f} s"]
+    faces = counted(len(result["faces"]))
+    lines = [f"{result['image']}: {result['width']}x{result['height']}, {faces}, {result['seconds']:.2f} s"]
     for label in sorted(result["labels"], key=lambda label: -label["pixels"]):
         lines.append(f"  {label['id']:2d}  {label['title']:<12} {label['share']:7.2%}")
     return "\n".join([*lines, *(f"{kind}: {file}" for kind, file in result["files"].items())])
 
 
 def _summary(result: dict) -> str:
-    return (
-        f"{result['image']}: {len(result['labels'])} labels, {_faces(result)} -> {', '.join(result['files'].values())}"
-    )
-
-
-def _faces(result: dict) -> str:
-    count = len(result["faces"])
-    return "no face" if not count else "1 face" if count == 1 else f"{count} faces"
+    faces, files = counted(len(result["faces"])), ", ".join(result["files"].values())
+    return f"{result['image']}: {len(result['labels'])} labels, {faces} -> {files}"

@@ -8,7 +8,8 @@ import os
 import sys
 from pathlib import Path
 
-from faceparse_core.cli.options import add_model_options, extra, face_parser
+from faceparse_core.cli.options import add_model_options, face_parser, whole
+from faceparse_core.errors import extra
 
 _EPILOG = """\
 examples:
@@ -27,15 +28,13 @@ def serve(argv: list[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)")
-    parser.add_argument("--port", type=_bounded(0, 65535), default=8080, help="port (8080; 0: any that is free)")
-    parser.add_argument(
-        "--queue", type=_bounded(1, 100_000), help="pictures inside at most; then 429 (16, or 8 batches)"
-    )
-    parser.add_argument("--batch", type=_bounded(1, 1024), help="pictures that go through the network together")
-    parser.add_argument("--megabytes", type=_bounded(1, 10_000), default=32, help="largest request (32)")
-    parser.add_argument("--megapixels", type=_bounded(1, 170), default=40, help="largest picture (40)")
-    parser.add_argument("--pictures", type=_bounded(1, 10_000), default=16, help="most pictures in a request (16)")
-    parser.add_argument("--seconds", type=_bounded(1, 3600), default=60, help="for sending, and for an answer (60)")
+    parser.add_argument("--port", type=whole(0, 65535), default=8080, help="port (8080; 0: any that is free)")
+    parser.add_argument("--queue", type=whole(1, 100_000), help="pictures inside at most; then 429 (16, or 8 batches)")
+    parser.add_argument("--batch", type=whole(1, 1024), help="pictures that go through the network together")
+    parser.add_argument("--megabytes", type=whole(1, 10_000), default=32, help="largest request (32)")
+    parser.add_argument("--megapixels", type=whole(1, 170), default=40, help="largest picture (40)")
+    parser.add_argument("--pictures", type=whole(1, 10_000), default=16, help="most pictures in a request (16)")
+    parser.add_argument("--seconds", type=whole(1, 3600), default=60, help="for sending, and for an answer (60)")
     parser.add_argument("--demo", action="store_true", help="show the demo page at / (from a checkout)")
     add_model_options(parser)
     args = parser.parse_args(argv)
@@ -57,15 +56,6 @@ def serve(argv: list[str]) -> int:
         print("faceparse: everybody who reaches this server may use it: set FACEPARSE_API_KEY", file=sys.stderr)
     server.run(api, args.host, args.port)
     return 0
-
-
-def _bounded(least: int, most: int):
-    def number(text: str) -> int:
-        if not text.isascii() or not text.isdecimal() or len(text) > 9 or not least <= int(text) <= most:
-            raise argparse.ArgumentTypeError(f"'{text}' is no whole number from {least:,} to {most:,}")
-        return int(text)
-
-    return number
 
 
 def _is_this_machine(host: str) -> bool:

@@ -4,9 +4,11 @@
     edits.recolour("portrait.jpg", hair, "#7a1f2b")
 
 Everything outside the mask of an edit stays as it is, to the bit. Edits know tensors, labels and faces, and nothing of
-the network that told them. Others use what is named here.
+the network that told them. Others use what is named here; ``several`` does what the command line and the endpoint are
+asked for.
 """
 
+from faceparse_core.edits import several
 from faceparse_core.edits.backdrop import blur_background, replace_background
 from faceparse_core.edits.colours import Colour, rgb
 from faceparse_core.edits.privacy import AREAS, WAYS, hidden_area, hide
@@ -22,4 +24,5 @@ __all__ = [
     "recolour",
     "replace_background",
     "rgb",
+    "several",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.edits.colours import Colour, rgb
-from faceparse_core.edits.recolour import as_float
+from faceparse_core.edits.each import changed
 from faceparse_core.edits.rim import Rim, rim
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.images import Images
@@ -60,17 +60,15 @@ def blur_background(
     number("radius", radius, 0, 25)
     number("falloff", falloff, 0, 1)
     frames, masks = pairs(images, person)
-    result = pictures.empty(len(frames), *masks[0].shape, 3)
-    for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
-        result[i] = as_float(image)
-        size = radius / 100 * max(one.shape)
-        if size >= 0.5 and bool((one < 0.5).any()):
+
+    def change(image: Tensor, mask: Tensor, _: int) -> None:
+        size = radius / 100 * max(mask.shape)
+        if size >= 0.5 and bool((mask < 0.5).any()):
             factor = max(1, int(size * (1 - 0.8 * falloff) / _FINEST))
-            small = _out_of_focus(result[i], one, size, falloff, factor)
-            _lay(result[i], one, partial(_rows_of, small, factor, one.shape[1]))
-        if progress:
-            progress(i + 1, len(frames))
-    return result
+            small = _out_of_focus(image, mask, size, falloff, factor)
+            _lay(image, mask, partial(_rows_of, small, factor, mask.shape[1]))
+
+    return changed(frames, masks, change, progress)
 
 
 @enough_memory("the background cannot be replaced")
@@ -103,17 +101,15 @@ def replace_background(
         raise ValueError(
             f"{len(behind)} new backgrounds do not go with {len(frames)} images: give one, or one for each"
         )
-    result = pictures.empty(len(frames), height, width, 3)
-    for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
-        result[i] = as_float(image)
-        _lay(result[i], one, partial(_plain_or_rows, behind[i % len(behind)]))
-        if progress:
-            progress(i + 1, len(frames))
-    return result
+
+    def change(image: Tensor, mask: Tensor, number: int) -> None:
+        _lay(image, mask, partial(_plain_or_rows, behind[number % len(behind)]))
+
+    return changed(frames, masks, change, progress)
 
 
 def _plain_or_rows(behind: Tensor, rows: slice) -> Tensor:
-    return as_float(behind if len(behind) == 1 else behind[rows])
+    return pictures.as_float(behind if len(behind) == 1 else behind[rows])
 
 
 def _is_colour(new: object) -> bool:

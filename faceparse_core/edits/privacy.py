@@ -12,9 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faceparse_core import images as pictures
 from faceparse_core.edits.colours import Colour, rgb
-from faceparse_core.edits.recolour import as_float
+from faceparse_core.edits.each import changed
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import Axes, Face, face_axes
 from faceparse_core.images import Images
@@ -186,25 +185,24 @@ def hide(
         labels = (labels[None] if labels.ndim == 2 else labels).cpu()
         if labels.shape[1:] != masks[0].shape or len(labels) not in (1, len(frames)):
             raise ValueError(f"the labels are {list(labels.shape)}: give those of the {len(frames)} images")
-    result = pictures.empty(len(frames), *masks[0].shape, 3)
-    for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
-        result[i] = as_float(image)
-        box = box_of(one > 0)
-        if box:
-            before = result[i].clone()
-            for face, where, part in _shares(one, faces[i], box):
-                pixels = before[where]
-                if way == "solid":
-                    new = plain.expand(pixels.shape)
-                elif way == "average face" and labels is not None:
-                    new = _nobody(before, labels[i % len(labels)], face, where)
-                else:
-                    new = _coarse(before, where, max(1.0, _size(face) / cells), (face.x, face.y), smooth=way == "blur")
-                here = part[..., None]
-                result[i][where] = torch.where(here > 0, torch.lerp(result[i][where], new, here), result[i][where])
-        if progress:
-            progress(i + 1, len(frames))
-    return result
+
+    def change(image: Tensor, mask: Tensor, number: int) -> None:
+        box = box_of(mask > 0)
+        if not box:
+            return
+        before = image.clone()
+        for face, where, part in _shares(mask, faces[number], box):
+            pixels = before[where]
+            if way == "solid":
+                new = plain.expand(pixels.shape)
+            elif way == "average face" and labels is not None:
+                new = _nobody(before, labels[number % len(labels)], face, where)
+            else:
+                new = _coarse(before, where, max(1.0, _size(face) / cells), (face.x, face.y), smooth=way == "blur")
+            here = part[..., None]
+            image[where] = torch.where(here > 0, torch.lerp(image[where], new, here), image[where])
+
+    return changed(frames, masks, change, progress)
 
 
 _Where = tuple[slice, slice]

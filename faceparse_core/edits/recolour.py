@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from faceparse_core import images as pictures
 from faceparse_core.edits.colours import Colour, lab, lightness, most_chroma, to_srgb
+from faceparse_core.edits.each import changed
 from faceparse_core.edits.rim import rim
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.images import Images
@@ -74,22 +74,15 @@ def recolour(
     number("light", light, 0, 1)
     colours = lab(colour), lab(colour if tips is None else tips)
     frames, masks = pairs(images, mask)
-    result = pictures.empty(len(frames), *masks[0].shape, 3)
-    for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
-        result[i] = as_float(image)
-        box = box_of(one > 0)
+
+    def change(image: Tensor, mask: Tensor, _: int) -> None:
+        box = box_of(mask > 0)
         if box and strength:
             # With something of what is around.
             box = tuple(slice(max(0, side.start - _AROUND), side.stop + _AROUND) for side in box)
-            _recolour_one(result[i][box], one[box], colours, strength, light)
-        if progress:
-            progress(i + 1, len(frames))
-    return result
+            _recolour_one(image[box], mask[box], colours, strength, light)
 
-
-def as_float(image: Tensor) -> Tensor:
-    """An image [H, W, 3] as float32 in 0..1 on the CPU."""
-    return image.cpu().float().div_(255) if image.dtype == torch.uint8 else image.cpu().float()
+    return changed(frames, masks, change, progress)
 
 
 def _recolour_one(image: Tensor, mask: Tensor, colours: tuple[Tensor, Tensor], strength: float, light: float) -> None:

@@ -42,7 +42,6 @@ _HEAD = (slice(4, 228), slice(112, 336))
 _PORTRAIT_VIEWS = 2
 # A check takes at most so many pictures, spread over the folder, at about the size that the network sees.
 _MOST_PICTURES = 50
-_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 # Half precision ends at 65504. Tensors that come nearer to it on the pictures of the check stay in float32.
 _SAFE_IN_HALF = 8192.0
 # From this size of a file on, in bytes, the check prefers less memory to speed.
@@ -220,9 +219,9 @@ def _check_pictures(check: str | Path | None) -> list[Tensor | Path]:
     path = expanded(check)
     if not path.is_dir():
         return [*sources, path]
-    found = sorted(file for file in path.iterdir() if file.suffix.lower() in _SUFFIXES)
+    found = sorted(file for file in path.iterdir() if file.suffix.lower() in pictures.SUFFIXES)
     if not found:
-        raise FileNotFoundError(f"{path} holds no pictures to check with ({', '.join(_SUFFIXES)})")
+        raise FileNotFoundError(f"{path} holds no pictures to check with ({', '.join(pictures.SUFFIXES)})")
     return sources + found[:: math.ceil(len(found) / _MOST_PICTURES)]
 
 

@@ -53,17 +53,15 @@ class TrainingData(Writer):
         name = "_".join(Path(one.name).with_suffix("").parts)
         if name in self.names:
             raise ValueError(f"there are two pictures that would be called {name} in the training data: rename one")
-        image = self.file("images", one, ".jpg").with_name(f"{name}{one.picture.suffix.lower()}")
-        if image.suffix in _PICTURES:
-            shutil.copyfile(one.picture, image)
+        for folder in ("images", "masks"):
+            (self.out / folder).mkdir(exist_ok=True)
+        suffix = one.picture.suffix.lower()
+        if suffix in _PICTURES:
+            shutil.copyfile(one.picture, self.out / "images" / f"{name}{suffix}")
         else:
-            pictures.save(pictures.load(one.picture)[0], image.with_suffix(".png"))
-        Image.fromarray(one.labels).save(self.file("masks", one, ".png").with_name(f"{name}.png"))
+            pictures.save(pictures.load(one.picture)[0], self.out / "images" / f"{name}.png")
+        Image.fromarray(one.labels).save(self.out / "masks" / f"{name}.png")
         self.names.append(name)
-
-    def file(self, folder: str, one: Labelled, suffix: str) -> Path:
-        (self.out / folder).mkdir(exist_ok=True)
-        return self.out / folder / f"_{suffix}"
 
     def close(self) -> None:
         (self.out / "train.txt").write_text("\n".join(self.names) + "\n", encoding="utf-8")

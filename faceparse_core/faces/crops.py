@@ -276,10 +276,10 @@ def _taken(image: Tensor, place: Place, size: int) -> Tensor:
     """What lies at a place of an image [H, W, C], float32 [size, size, C] in 0..1."""
     window = _cut(image, place.box)
     if not place.angle:
-        return _as_float(pictures.resize(window, (size, size)))
+        return pictures.as_float(pictures.resize(window, (size, size)))
     shrink = max(1.0, place.side / size)
     height, width = window.shape[:2]
-    window = _as_float(pictures.resize(window, (max(1, round(height / shrink)), max(1, round(width / shrink)))))
+    window = pictures.as_float(pictures.resize(window, (max(1, round(height / shrink)), max(1, round(width / shrink)))))
     steps = ((torch.arange(size) + 0.5) / size - 0.5) * place.side
     x, y = _turned(steps[None, :], steps[:, None], place.angle)
     left, top, *_ = place.box
@@ -298,16 +298,12 @@ def _cut(image: Tensor, box: tuple[int, int, int, int]) -> Tensor:
     return part[rows - rows[0]][:, columns - columns[0]]
 
 
-def _as_float(image: Tensor) -> Tensor:
-    return image / 255 if image.dtype == torch.uint8 else image.float()
-
-
 # ---------------------------------------------------------------------------------------------- into the image
 
 
 def _given(crop: Tensor, place: Place, there: tuple[slice, slice]) -> Tensor:
     """A crop [h, h, C] as it lies in these rows and columns of the image, float32 [rows, columns, C] in 0..1."""
-    crop = _as_float(crop.cpu())
+    crop = pictures.as_float(crop.cpu())
     left, top, *_ = place.box
     if not place.angle:
         side = round(place.side)

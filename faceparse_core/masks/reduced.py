@@ -44,9 +44,7 @@ def box_of(inside: Tensor) -> tuple[slice, slice] | None:
 
 def colours_of(image: Tensor, rows: slice) -> Tensor:
     """Rows of an image [H, W, 3] as [1, 3, rows, W] in 0..1."""
-    band = image[rows].cpu()
-    band = band.float().div_(255) if band.dtype == torch.uint8 else band.float()
-    return band.permute(2, 0, 1)[None]
+    return pictures.as_float(image[rows].cpu()).permute(2, 0, 1)[None]
 
 
 def averaged(values: Tensor, factor: int) -> Tensor:

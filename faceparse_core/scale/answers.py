@@ -6,8 +6,9 @@ import io
 import json
 import uuid
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor
 
@@ -15,7 +16,7 @@ from faceparse_core import images as pictures
 from faceparse_core.parser import FaceParser
 from faceparse_core.parsing import Parsing
 from faceparse_core.scale.asking import Asked, Limits, Options
-from faceparse_core.scale.records import base64_text, label_png, png, record
+from faceparse_core.scale.records import base64_text, jpeg, label_png, png, record
 
 
 @dataclass(frozen=True)
@@ -41,26 +42,30 @@ def answer(parsing: Parsing, image: Tensor, options: Options) -> Answer:
         mask = parsing.mask(region, soft=options.soft, face=options.face)[0]
         files[masks[region]] = png(pictures.to_pil(mask))
     if options.overlay:
-        file = io.BytesIO()
-        pictures.to_pil(parsing.overlay([image])[0]).save(file, format="JPEG", quality=90)
-        files["overlay.jpg"] = file.getvalue()
+        files["overlay.jpg"] = jpeg(pictures.to_pil(parsing.overlay([image])[0]), quality=90)
     return Answer(record(parsing, run_lengths=options.labels == "rle"), files, masks)
 
 
 def in_json(model: str, answers: Sequence[Answer]) -> bytes:
     """The answers as one JSON text, files in base64: ``label_map``, ``masks`` by region, ``overlay``."""
-    told = []
-    for one in answers:
-        values = dict(one.values)
-        files = {name: base64_text(data) for name, data in one.files.items()}
-        if "labels.png" in files:
-            values["label_map"] = files["labels.png"]
-        if one.masks:
-            values["masks"] = {region: files[name] for region, name in one.masks.items()}
-        if "overlay.jpg" in files:
-            values["overlay"] = files["overlay.jpg"]
-        told.append(values)
+    told = [_told(one, partial(_in_base64, one)) for one in answers]
     return json.dumps({"model": model, "images": told}).encode()
+
+
+def _in_base64(one: Answer, name: str) -> str:
+    return base64_text(one.files[name])
+
+
+def _told(one: Answer, file: Callable[[str], str]) -> dict:
+    """The values of an answer with what ``file`` says of each of its files."""
+    values = dict(one.values)
+    if "labels.png" in one.files:
+        values["label_map"] = file("labels.png")
+    if one.masks:
+        values["masks"] = {region: file(name) for region, name in one.masks.items()}
+    if "overlay.jpg" in one.files:
+        values["overlay"] = file("overlay.jpg")
+    return values
 
 
 def in_zip(model: str, answers: Sequence[Answer]) -> bytes:
@@ -89,14 +94,7 @@ def _files(model: str, answers: Sequence[Answer]) -> dict[str, bytes]:
     told: list[dict] = []
     files: dict[str, bytes] = {}
     for number, one in enumerate(answers):
-        values = dict(one.values)
-        if "labels.png" in one.files:
-            values["label_map"] = f"{number}.labels.png"
-        if one.masks:
-            values["masks"] = {region: f"{number}.{name}" for region, name in one.masks.items()}
-        if "overlay.jpg" in one.files:
-            values["overlay"] = f"{number}.overlay.jpg"
-        told.append(values)
+        told.append(_told(one, f"{number}.{{}}".format))
         files |= {f"{number}.{name}": data for name, data in one.files.items()}
     return {"answer.json": json.dumps({"model": model, "images": told}).encode(), **files}
 

@@ -154,11 +154,14 @@ def _regions(name: str, value: object) -> tuple[str, ...]:
     return tuple(value)
 
 
+FACES = partial(_one_of, ("auto", "image"))
+"""The check of how faces are found."""
+
 _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "labels": partial(_one_of, LABELS_AS),
     "regions": _regions,
     "soft": _yes_or_no,
     "face": _face,
     "overlay": _yes_or_no,
-    "faces": partial(_one_of, ("auto", "image")),
+    "faces": FACES,
 }

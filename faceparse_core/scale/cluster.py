@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faceparse_core import images as pictures
+from faceparse_core.errors import extra
 from faceparse_core.scale import shards
 from faceparse_core.scale.shards import Parsed, Settings
 from faceparse_core.scale.sources import Item
@@ -49,10 +50,8 @@ def parse_dataset(
     those of ``FaceParser`` and ``parse``. Nothing is computed before the result is asked for. Raises ImportError
     without Ray (extra ``ray``), ValueError if there is no such column.
     """
-    try:
+    with extra("ray"):
         import ray.data  # noqa: F401
-    except ModuleNotFoundError as error:
-        raise ImportError("ray is not installed, which this needs: pip install 'faceparse[ray]'") from error
     names = dataset.columns() or []
     column = column or next((name for name in _COLUMNS if name in names), None)
     if column not in names:
@@ -111,16 +110,14 @@ def run_on_ray(work: Work, workers: int | None, cpus: float, gpus: float, told: 
     A shard is the unit: an actor that dies leaves nothing, and another does it anew. Pictures and ``out`` must lie
     where every machine sees them under the same path. ``workers``: so many actors; None: as many as there is room for.
     """
-    try:
+    with extra("ray"):
         import ray
         import ray.data
-    except ModuleNotFoundError as error:
-        raise ImportError("ray is not installed, which this needs: pip install 'faceparse[ray]'") from error
     if not ray.is_initialized():
         ray.init(log_to_driver=False, logging_level="warning")
     ray.data.DataContext.get_current().enable_progress_bars = False
     out = work.out.resolve()
-    settings = work.settings if work.settings.device != "auto" or gpus else _on_cpu(work.settings)
+    settings = work.settings if work.settings.device != "auto" or gpus else replace(work.settings, device="cpu")
     rows = [
         {"number": number, "items": json.dumps([item._replace(file=str(Path(item.file).resolve())) for item in part])}
         for number, part in work.left.items()
@@ -148,10 +145,6 @@ def _actors(count: int | tuple[int, int]):
     return ActorPoolStrategy(min_size=count[0], max_size=count[1])
 
 
-def _on_cpu(settings: Settings) -> Settings:
-    return replace(settings, device="cpu")
-
-
 def _room(resources: dict[str, float], cpus: float, gpus: float) -> int:
     """How many actors the cluster has room for, a processor left for Ray's own tasks."""
     by_cpu = (resources.get("CPU", 1) - 1) / cpus if cpus else float("inf")
@@ -173,9 +166,10 @@ class _WriteShards:
                 Item(name, file, tuple(place) if place else None, column)
                 for name, file, place, column in json.loads(str(text))
             ]
-            if not shards.file_of(self.out, int(number)).is_file():  # done by an actor that died when it had written it
-                shards.write(self.parsed, self.out, int(number), part, lambda new, failed: None)
-            counts.append((len(part), _failed(self.out, int(number))))
+            if shards.file_of(self.out, int(number)).is_file():  # done by an actor that died when it had written it
+                counts.append((len(part), _failed(self.out, int(number))))
+            else:
+                counts.append(shards.write(self.parsed, self.out, int(number), part, lambda new, failed: None))
         pictures, failed = zip(*counts, strict=True)
         return {"number": batch["number"], "pictures": np.array(pictures), "failed": np.array(failed)}
 

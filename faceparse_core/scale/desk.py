@@ -8,11 +8,10 @@ many decoded pictures there are; how many may wait for a place is bounded, too, 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import queue
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
@@ -120,33 +119,20 @@ class Desk:
     ) -> _Answer:
         loop = asyncio.get_running_loop()
         async with self._places:
-            with self._on_its_way() as arrived:
-                name = name_of(index, len(asked.pictures))
+            name = name_of(index, len(asked.pictures))
+            self._count(1)
+            try:
                 image = await loop.run_in_executor(
                     self._hands,
                     lambda: pictures.decoded(asked.pictures[index], name, most_pixels=self.limits.pixels),
                 )
-                job = _Job(image, asked.options.faces)
-                arrived(job)
+            except BaseException:  # it is none, or nobody waits for it any more
+                self._count(-1)
+                raise
+            job = _Job(image, asked.options.faces)
+            self._jobs.put(job)
             parsing = await asyncio.wrap_future(job.parsing)
             return await loop.run_in_executor(self._hands, tell, parsing, image, asked.options)
-
-    @contextlib.contextmanager
-    def _on_its_way(self) -> Iterator[Callable[[_Job], None]]:
-        """Counts a picture that is being decoded, until it is handed over or turns out to be none."""
-        handed = False
-
-        def hand_over(job: _Job) -> None:
-            nonlocal handed
-            handed = True
-            self._jobs.put(job)
-
-        self._count(1)
-        try:
-            yield hand_over
-        finally:
-            if not handed:
-                self._count(-1)
 
     def _count(self, change: int) -> None:
         with self._lock:

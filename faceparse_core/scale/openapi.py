@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from pathlib import Path
 
 from faceparse_core import images as pictures
+from faceparse_core.edits.several import BACKGROUNDS, PARTS
 from faceparse_core.labels import LABELS
 from faceparse_core.scale.asking import LABELS_AS
-from faceparse_core.scale.editing import BACKGROUNDS, PARTS
-from faceparse_core.scale.records import base64_text
+from faceparse_core.scale.records import base64_text, jpeg
 
 _PORTRAIT = Path(__file__).parents[1] / "weights" / "portrait.jpg"
 _SIDE = 112
+_BASE64 = {"type": "string", "description": "the bytes of a picture's file in base64"}
+_FILE = {"type": "string", "format": "binary"}
 
 
 def request_body() -> dict:
@@ -39,24 +40,12 @@ def request_body() -> dict:
             "description": "find the faces, or take every picture for one portrait",
         },
     }
-    in_base64 = {"type": "string", "description": "the bytes of a picture's file in base64"}
     example = {"image": small_portrait(), "labels": "rle", "regions": ["hair", "face - eyes - lips"]}
-    in_json = {
-        "type": "object",
-        "properties": {"image": in_base64, "images": {"type": "array", "items": in_base64}, **asked},
-        "example": example,
-    }
-    file = {"type": "string", "format": "binary"}
-    in_form = {
-        "type": "object",
-        "properties": {"image": {"type": "array", "items": file, "description": "one or several"}, **asked},
-        "required": ["image"],
-    }
+    file = {"type": "array", "items": _FILE, "description": "one or several"}
     return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": in_json}, "multipart/form-data": {"schema": in_form}},
-        },
+        "requestBody": _two_forms(
+            {"image": _BASE64, "images": {"type": "array", "items": _BASE64}}, file, asked, example
+        ),
         "responses": {
             "200": {
                 "description": "of each picture its size, faces, the labels that are there, and what was asked for; "
@@ -81,29 +70,24 @@ def edit_body() -> dict:
         "radius": {"type": "number", "default": 2, "description": "of the blur, in percent of the longer side"},
         "faces": {"type": "string", "enum": ["auto", "image"], "default": "auto"},
     }
-    in_json = {
-        "type": "object",
-        "properties": {"image": {"type": "string", "description": "the bytes of a file in base64"}, **asked},
-        "example": {"image": small_portrait(), "hair": "#7a1f2b", "background": "blur"},
-    }
-    in_form = {
-        "type": "object",
-        "properties": {"image": {"type": "string", "format": "binary"}, **asked},
-        "required": ["image"],
-    }
+    example = {"image": small_portrait(), "hair": "#7a1f2b", "background": "blur"}
     return {
-        "requestBody": {
-            "required": True,
-            "content": {"application/json": {"schema": in_json}, "multipart/form-data": {"schema": in_form}},
-        },
+        "requestBody": _two_forms({"image": _BASE64}, _FILE, asked, example),
         "responses": {"200": {"description": "the changed picture", "content": {"image/png": {}}}},
+    }
+
+
+def _two_forms(pictures_in_json: dict, picture_in_form: dict, asked: dict, example: dict) -> dict:
+    """The body of a request: pictures, and beside them what is ``asked``; as JSON and as a form."""
+    in_json = {"type": "object", "properties": {**pictures_in_json, **asked}, "example": example}
+    in_form = {"type": "object", "properties": {"image": picture_in_form, **asked}, "required": ["image"]}
+    return {
+        "required": True,
+        "content": {"application/json": {"schema": in_json}, "multipart/form-data": {"schema": in_form}},
     }
 
 
 def small_portrait() -> str:
     """A picture for examples, in base64."""
-    file = io.BytesIO()
     face = pictures.load(_PORTRAIT)[0][8:252, 100:344]
-    picture = pictures.resize(face, (_SIDE, _SIDE))
-    pictures.to_pil(picture).save(file, format="JPEG", quality=80)
-    return base64_text(file.getvalue())
+    return base64_text(jpeg(pictures.to_pil(pictures.resize(face, (_SIDE, _SIDE))), quality=80))

@@ -38,6 +38,13 @@ def png(picture: Image.Image) -> bytes:
     return file.getvalue()
 
 
+def jpeg(picture: Image.Image, quality: int) -> bytes:
+    """A picture as a JPEG file."""
+    file = io.BytesIO()
+    picture.save(file, format="JPEG", quality=quality)
+    return file.getvalue()
+
+
 def label_png(parsing: Parsing) -> bytes:
     """The labels of a single picture as an indexed PNG: a pixel's value is the id of its label."""
     return png(pictures.indexed(parsing.labels[0]))

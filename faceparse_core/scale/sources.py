@@ -15,7 +15,7 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 
-PICTURES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
+PICTURES = (*pictures.SUFFIXES, ".gif")
 
 
 class Item(NamedTuple):

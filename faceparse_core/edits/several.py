@@ -1,0 +1,87 @@
+"""Several edits of one picture, as the command line and the endpoint are asked for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from torch import Tensor
+
+from faceparse_core import masks
+from faceparse_core.edits.backdrop import blur_background, replace_background
+from faceparse_core.edits.privacy import hidden_area, hide
+from faceparse_core.edits.recolour import recolour
+from faceparse_core.faces import Face
+from faceparse_core.labels import resolve
+
+PARTS = {"hair": "hair", "brows": "brows", "lips": "lips", "clothes": "clothing", "glasses": "eyeglasses"}
+"""What takes a colour, and the region of its mask."""
+
+BACKGROUNDS = ("blur", "transparent")
+"""Backgrounds that are neither a colour nor a picture."""
+
+
+class Seen(Protocol):
+    """What is known of a single picture: a ``Parsing``."""
+
+    @property
+    def labels(self) -> Tensor: ...
+    @property
+    def faces(self) -> Sequence[Sequence[Face]]: ...
+    def mask(self, region: str, *, soft: bool = False, face: int | str = "all") -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Changes:
+    """What is to be changed, None where nothing is.
+
+    The colour of each of ``PARTS``, and of the hair's ``tips``, laid on with ``strength`` in 0..1. ``privacy``: one of
+    ``WAYS`` in which everybody's ``area`` (one of ``AREAS``) is hidden. ``background``: one of ``BACKGROUNDS``, a
+    colour, or the path of a picture; ``radius`` of its blur in percent of the longer side.
+    """
+
+    hair: str | None = None
+    brows: str | None = None
+    lips: str | None = None
+    clothes: str | None = None
+    glasses: str | None = None
+    tips: str | None = None
+    strength: float = 1.0
+    privacy: str | None = None
+    area: str = "face"
+    background: str | Path | None = None
+    radius: float = 2.0
+
+    def __bool__(self) -> bool:
+        return any(getattr(self, name) for name in (*PARTS, "privacy", "background"))
+
+
+def change(image: Tensor, seen: Seen, wanted: Changes) -> Tensor:
+    """An image, float32 [1, H, W, 3] in 0..1, of which is ``seen`` what was there at first, with what is ``wanted``:
+    colours first, then what is hidden, the background last. [1, H, W, 3], or 4 with a transparent background."""
+    for part, region in PARTS.items():
+        if colour := getattr(wanted, part):
+            tips = wanted.tips if part == "hair" else None
+            image = recolour(image, refined(image, seen, region), colour, tips=tips, strength=wanted.strength)
+    if wanted.privacy:
+        area = hidden_area(seen.labels, seen.faces, area=wanted.area)
+        image = hide(image, area, seen.faces, way=wanted.privacy, labels=seen.labels)
+    if wanted.background:
+        person = refined(image, seen, "person")
+        if wanted.background == "transparent":
+            return masks.cut_out(image, person)
+        if wanted.background == "blur":
+            return blur_background(image, person, radius=wanted.radius)
+        return replace_background(image, person, wanted.background)
+    return image
+
+
+def refined(image: Tensor, seen: Seen, region: str, face: int | str = "all") -> Tensor:
+    """The soft mask of a region, float32 [1, H, W], its edge where the image's is; hair by its strands, that of one
+    head by the network that knows heads."""
+    ids, hair = set(resolve(region).ids), set(resolve("hair").ids)
+    one_head = face != "all" or len(seen.faces[0]) == 1
+    method = "network" if ids == hair and one_head else "guided"
+    return masks.refine(image, seen.mask(region, soft=True, face=face), hair=hair <= ids, method=method)
