@@ -254,7 +254,8 @@ def test_crop_edit_paste_leaves_a_picture_without_a_face_alone(run, tmp_path):
 
 def test_group_photo_leaves_the_colours_of_one_person(run):
     """On samples/portrait.jpg, a whole scene: a face of 100 pixels, a flag, an orange suit."""
-    after = pixels(pictures(run("group_photo"))["group_photo"])
+    scene = str(PACK / "samples" / "portrait.jpg")
+    after = pixels(pictures(run("group_photo", "--image", scene))["group_photo"])
 
     def colour(box) -> float:
         seen = part(after, box)
