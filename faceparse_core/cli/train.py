@@ -33,6 +33,12 @@ def train(argv: list[str]) -> int:
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--balance", type=float, help="how much rare labels weigh: 0 not at all, 0.5 (default) much")
     parser.add_argument(
+        "--rare-labels",
+        type=float,
+        metavar="TIMES",
+        help="how much more often pictures with hats, glasses, earrings or necklaces are drawn (1.5)",
+    )
+    parser.add_argument(
         "--augment",
         type=_shares,
         metavar="NAME=SHARE,…",
@@ -48,9 +54,9 @@ def train(argv: list[str]) -> int:
     options = vars(parser.parse_args(argv))
     if options["arch"] == "finder":
         given = {name: value for name, value in options.items() if value is not None and name not in ("arch", "data")}
-        for name in ("backgrounds", "balance", "augment", "freeze"):
+        for name in ("backgrounds", "balance", "rare_labels", "augment", "freeze"):
             if name in given:
-                parser.error(f"--{name} is for networks that parse: the finder has no use for it")
+                parser.error(f"--{name.replace('_', '-')} is for networks that parse: the finder has no use for it")
         if len(options["data"]) > 1:
             parser.error("the finder learns from one folder, in which its sources lie")
         from faceparse_core.training import finder

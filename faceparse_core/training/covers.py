@@ -29,7 +29,7 @@ def cover(
     face = face_of(np.asarray(mask))
     if face is None:
         return image, mask
-    kind = rng.choice(["surgical", "hand", "thing"], p=[0.4, 0.25, 0.35])
+    kind = rng.choice(["surgical", "hand", "thing"], p=[0.5, 0.2, 0.3])
     if kind == "surgical":
         return surgical_mask(image, mask, rng, texture)
     if kind == "hand":
