@@ -5,6 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import host
+from .edits import Background, FacePrivacy, Recolour
 from .faces import CropFaces, PasteFaces
 from .masks import CutOut, MaskCombine, MaskFeather, RefineMask
 from .parsing import ParseFace, ParsingInfo, PreviewParsing
@@ -19,5 +20,5 @@ class FaceParseExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             ParseFace, SelectLabels, MaskCombine, MaskFeather, RefineMask, CutOut, PreviewParsing, ParsingInfo,
-            CropFaces, PasteFaces, SamplePortrait,
+            CropFaces, PasteFaces, Recolour, Background, FacePrivacy, SamplePortrait,
         ]  # fmt: skip

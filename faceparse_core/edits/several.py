@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from faceparse_core import masks
@@ -80,8 +81,12 @@ def change(image: Tensor, seen: Seen, wanted: Changes) -> Tensor:
 
 def refined(image: Tensor, seen: Seen, region: str, face: int | str = "all") -> Tensor:
     """The soft mask of a region, float32 [1, H, W], its edge where the image's is; hair by its strands, that of one
-    head by the network that knows heads."""
+    head by the network that knows heads. All 0 where nothing is more likely the region than not: what is left of a
+    hat in the mask of somebody without one would be coloured."""
     ids, hair = set(resolve(region).ids), set(resolve("hair").ids)
     one_head = face != "all" or len(seen.faces[0]) == 1
     method = "network" if ids == hair and one_head else "guided"
-    return masks.refine(image, seen.mask(region, soft=True, face=face), hair=hair <= ids, method=method)
+    mask = seen.mask(region, soft=True, face=face)
+    if not bool((mask >= 0.5).any()):
+        return torch.zeros_like(mask)
+    return masks.refine(image, mask, hair=hair <= ids, method=method)
