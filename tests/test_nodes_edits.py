@@ -73,11 +73,11 @@ def test_one_person_of_several_gets_the_colour(run, wall):
 
 def test_nothing_to_colour_is_told(run, image, parsing, caplog):
     with caplog.at_level(logging.WARNING, "faceparse"):
-        coloured, _ = run("Recolour", image=image, parsing=parsing, region="hat").args
+        coloured, _ = run("Recolour", image=image, parsing=parsing, region="eyeglasses").args
     assert torch.equal(coloured, image)
-    assert not several.refined(image, parsing, "hat").any() and parsing.mask("hat", soft=True).any()
-    assert run.texts == [("7", "nothing of hat found: the image is as it was")]
-    assert "Recolour: nothing of hat" in caplog.text
+    assert not several.refined(image, parsing, "eyeglasses").any() and parsing.mask("eyeglasses", soft=True).any()
+    assert run.texts == [("7", "nothing of eyeglasses found: the image is as it was")]
+    assert "Recolour: nothing of eyeglasses" in caplog.text
 
 
 def test_a_wrong_colour_is_told(run, image, parsing):
