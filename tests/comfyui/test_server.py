@@ -30,6 +30,9 @@ NODES = {
     "FaceParseParsingInfo": "Parsing Info",
     "FaceParseCropFaces": "Crop Faces",
     "FaceParsePasteFaces": "Paste Faces",
+    "FaceParseRecolour": "Recolour",
+    "FaceParseBackground": "Background",
+    "FaceParseFacePrivacy": "Face Privacy",
     "FaceParseSamplePortrait": "Sample Portrait",
 }
 GRAPHS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
