@@ -176,6 +176,13 @@ class Background(io.ComfyNode):
                     optional=True,
                     tooltip="What stays: any name or expression of Select Labels, such as person or head + neck.",
                 ),
+                io.Combo.Input(
+                    "face",
+                    options=list(WHOSE),
+                    default="all",
+                    optional=True,
+                    tooltip="Whose, where there are several faces: the largest has number 0.",
+                ),
                 io.Float.Input(
                     "falloff",
                     default=0.6,
@@ -211,11 +218,12 @@ class Background(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, image, way, colour, radius, parsing=None, keep="person", falloff=0.6, picture=None, mask=None
-    ) -> io.NodeOutput:
+        cls, image, way, colour, radius, parsing=None, keep="person", face="all", falloff=0.6, picture=None,
+        mask=None,
+    ) -> io.NodeOutput:  # fmt: skip
         if way == "picture" and picture is None:
             raise ValueError("way is picture, but none is connected: connect one to picture, or choose another way")
-        image, mask, tick = _where(image, parsing, mask, keep, "all")
+        image, mask, tick = _where(image, parsing, mask, keep, WHOSE[face])
         _tell(cls, "" if mask.any() else f"nothing of {keep} found: all of the image is background")
         if way == "blur":
             changed = blur_background(image, mask, radius=radius, falloff=falloff, progress=tick)

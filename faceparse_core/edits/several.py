@@ -23,6 +23,9 @@ PARTS = {"hair": "hair", "brows": "brows", "lips": "lips", "clothes": "clothing"
 BACKGROUNDS = ("blur", "transparent")
 """Backgrounds that are neither a colour nor a picture."""
 
+# What is smaller than this share of the smallest face's box is no person.
+_NO_PERSON = 0.25
+
 
 class Seen(Protocol):
     """What is known of a single picture: a ``Parsing``."""
@@ -81,12 +84,19 @@ def change(image: Tensor, seen: Seen, wanted: Changes) -> Tensor:
 
 def refined(image: Tensor, seen: Seen, region: str, face: int | str = "all") -> Tensor:
     """The soft mask of a region, float32 [1, H, W], its edge where the image's is; hair by its strands, that of one
-    head by the network that knows heads. All 0 where nothing is more likely the region than not: what is left of a
-    hat in the mask of somebody without one would be coloured."""
+    head by the network that knows heads.
+
+    All 0 where nothing is more likely the region than not: what is left of a hat in the mask of somebody without one
+    would be coloured. Of a region that people are seen by (person, head), parts that are much smaller than any face are
+    left out: they are bits of the background.
+    """
     ids, hair = set(resolve(region).ids), set(resolve("hair").ids)
     one_head = face != "all" or len(seen.faces[0]) == 1
     method = "network" if ids == hair and one_head else "guided"
     mask = seen.mask(region, soft=True, face=face)
     if not bool((mask >= 0.5).any()):
         return torch.zeros_like(mask)
+    if set(resolve("skin").ids) <= ids and seen.faces[0]:
+        least = min(one.width * one.height for one in seen.faces[0])
+        mask = masks.keep_parts(mask, smallest=round(_NO_PERSON * least))
     return masks.refine(image, mask, hair=hair <= ids, method=method)
