@@ -110,6 +110,6 @@ def _lips(sitter: Sitter) -> tuple[tuple[slice, slice], Tensor] | None:
     soft = masks.blurred(inside[box][None].float(), max(0.01 * sitter.unit, 0.4))
     reach = max(1.0, _EDGE * sitter.unit)
     refined = masks.refine(sitter.pixels[box], soft, radius=reach, unit="pixels")[0]
-    # Not on teeth, and no farther out than the edge may move.
+    # On nothing but lips and skin, and no farther out than the edge may move.
     near = masks.blurred(inside[box][None].float(), reach)[0]
-    return box, refined * ramp(near, 0.02, 0.3) * ~sitter.shows("inner mouth + hair")[box]
+    return box, refined * ramp(near, 0.02, 0.3) * sitter.shows("lips + skin + nose")[box]
