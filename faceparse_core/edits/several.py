@@ -12,8 +12,11 @@ from torch import Tensor
 
 from faceparse_core import masks
 from faceparse_core.edits.backdrop import blur_background, replace_background
+from faceparse_core.edits.look import Look
+from faceparse_core.edits.makeup import make_up
 from faceparse_core.edits.privacy import hidden_area, hide
 from faceparse_core.edits.recolour import recolour
+from faceparse_core.edits.skin import smooth_skin
 from faceparse_core.faces import Face
 from faceparse_core.labels import resolve
 
@@ -41,7 +44,9 @@ class Seen(Protocol):
 class Changes:
     """What is to be changed, None where nothing is.
 
-    The colour of each of ``PARTS``, and of the hair's ``tips``, laid on with ``strength`` in 0..1. ``privacy``: one of
+    ``smooth`` 0..1: how much the skin is smoothed, and spots, shine and shadows under the eyes taken back. ``look``:
+    everybody's make-up. The colour of each of ``PARTS``, and of the hair's ``tips``; these and the look are put on with
+    ``strength`` in 0..1. ``privacy``: one of
     ``WAYS`` in which everybody's ``area`` (one of ``AREAS``) is hidden. ``background``: one of ``BACKGROUNDS``, a
     colour, or the path of a picture; ``radius`` of its blur in percent of the longer side.
     """
@@ -52,6 +57,8 @@ class Changes:
     clothes: str | None = None
     glasses: str | None = None
     tips: str | None = None
+    look: Look | None = None
+    smooth: float = 0.0
     strength: float = 1.0
     privacy: str | None = None
     area: str = "face"
@@ -59,12 +66,18 @@ class Changes:
     radius: float = 2.0
 
     def __bool__(self) -> bool:
-        return any(getattr(self, name) for name in (*PARTS, "privacy", "background"))
+        return any(getattr(self, name) for name in (*PARTS, "look", "smooth", "privacy", "background"))
 
 
 def change(image: Tensor, seen: Seen, wanted: Changes) -> Tensor:
     """An image, float32 [1, H, W, 3] in 0..1, of which is ``seen`` what was there at first, with what is ``wanted``:
-    colours first, then what is hidden, the background last. [1, H, W, 3], or 4 with a transparent background."""
+    the skin first, make-up on it, then colours, what is hidden, the background last. [1, H, W, 3], or 4 with a
+    transparent background."""
+    if wanted.smooth:
+        how = dict.fromkeys(("smooth", "spots", "shine", "under_eyes"), wanted.smooth)
+        image = smooth_skin(image, seen.labels, seen.faces, **how)
+    if wanted.look:
+        image = make_up(image, seen.labels, seen.faces, wanted.look, strength=wanted.strength)
     for part, region in PARTS.items():
         if colour := getattr(wanted, part):
             tips = wanted.tips if part == "hair" else None
