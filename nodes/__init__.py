@@ -7,6 +7,7 @@ from comfy_api.latest import ComfyExtension, io
 from . import host
 from .edits import Background, FacePrivacy, Recolour
 from .faces import CropFaces, PasteFaces
+from .makeup import MakeUp, SmoothSkin
 from .masks import CutOut, MaskCombine, MaskFeather, RefineMask
 from .parsing import ParseFace, ParsingInfo, PreviewParsing
 from .samples import SamplePortrait
@@ -20,5 +21,6 @@ class FaceParseExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             ParseFace, SelectLabels, MaskCombine, MaskFeather, RefineMask, CutOut, PreviewParsing, ParsingInfo,
-            CropFaces, PasteFaces, Recolour, Background, FacePrivacy, SamplePortrait,
+            CropFaces, PasteFaces, Recolour, MakeUp, SmoothSkin, Background, FacePrivacy,
+            SamplePortrait,
         ]  # fmt: skip

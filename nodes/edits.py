@@ -117,7 +117,7 @@ class Recolour(io.ComfyNode):
         mask=None,
     ) -> io.NodeOutput:  # fmt: skip
         image, mask, tick = _where(image, parsing, mask, region, WHOSE[face])
-        _tell(cls, "" if mask.any() else f"nothing of {region} found: the image is as it was")
+        tell(cls, "" if mask.any() else f"nothing of {region} found: the image is as it was")
         coloured = recolour(
             image, mask, colour, tips=tips if two_tone else None, strength=strength, light=light, progress=tick
         )
@@ -224,7 +224,7 @@ class Background(io.ComfyNode):
         if way == "picture" and picture is None:
             raise ValueError("way is picture, but none is connected: connect one to picture, or choose another way")
         image, mask, tick = _where(image, parsing, mask, keep, WHOSE[face])
-        _tell(cls, "" if mask.any() else f"nothing of {keep} found: all of the image is background")
+        tell(cls, "" if mask.any() else f"nothing of {keep} found: all of the image is background")
         if way == "blur":
             changed = blur_background(image, mask, radius=radius, falloff=falloff, progress=tick)
         elif way == "transparent":
@@ -329,7 +329,7 @@ class FacePrivacy(io.ComfyNode):
             hidden = on_no_face == "hide everything"
             mask[without] = float(hidden)
             text = f"no face in {where}: {'all of it is hidden' if hidden else 'it is as it was'}"
-        _tell(cls, text)
+        tell(cls, text)
         changed = hide(
             image, mask, faces, way=way, cells=cells, colour=colour, labels=parsing.labels, progress=host.Progress()
         )
@@ -355,7 +355,7 @@ def _where(
     return image, torch.cat(parts), lambda done, _: tick(count + done, 2 * count)
 
 
-def _tell(node: type[io.ComfyNode], text: str) -> None:
+def tell(node: type[io.ComfyNode], text: str) -> None:
     """Writes a line on a node and into the log; an empty one takes the line away."""
     if text:
         _log.warning("%s: %s", node.define_schema().display_name, text)

@@ -40,6 +40,8 @@ IDS = {
     "FaceParseCropFaces": "CropFaces",
     "FaceParsePasteFaces": "PasteFaces",
     "FaceParseRecolour": "Recolour",
+    "FaceParseMakeUp": "MakeUp",
+    "FaceParseSmoothSkin": "SmoothSkin",
     "FaceParseBackground": "Background",
     "FaceParseFacePrivacy": "FacePrivacy",
     "FaceParseSamplePortrait": "SamplePortrait",

@@ -31,6 +31,8 @@ NODES = {
     "FaceParseCropFaces": "Crop Faces",
     "FaceParsePasteFaces": "Paste Faces",
     "FaceParseRecolour": "Recolour",
+    "FaceParseMakeUp": "Make-up",
+    "FaceParseSmoothSkin": "Smooth Skin",
     "FaceParseBackground": "Background",
     "FaceParseFacePrivacy": "Face Privacy",
     "FaceParseSamplePortrait": "Sample Portrait",
