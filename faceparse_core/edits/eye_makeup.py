@@ -10,7 +10,7 @@ from torch import Tensor
 
 from faceparse_core import masks
 from faceparse_core.edits.colours import lab, to_oklab, to_srgb
-from faceparse_core.edits.eyes import Eye, eyes, iris
+from faceparse_core.edits.eyes import Eye, eyes, irises
 from faceparse_core.edits.look import Brows, Eyeliner, Eyeshadow, Irises
 from faceparse_core.edits.paint import colours_at, paint, ramp
 from faceparse_core.edits.sitter import Sitter
@@ -115,13 +115,12 @@ def _wing(eye: Eye, u: Tensor, v: Tensor, liner: Eyeliner, soft: float) -> Tenso
     return _band(across, -0.6 * width, 0.6 * width, soft) * (along > -0.3 * width) * (left > 0)
 
 
-def colour_irises(sitter: Sitter, irises: Irises, strength: float) -> None:
-    colour = lab(irises.colour)
-    for eye in eyes(sitter):
-        found = iris(sitter, eye)
+def colour_irises(sitter: Sitter, wanted: Irises, strength: float) -> None:
+    colour = lab(wanted.colour)
+    for eye, found in irises(sitter):
         inside = sitter.shows(eye.label)
         box = sitter.box(inside)
-        if found is None or box is None:
+        if box is None:
             continue
         y = torch.arange(box[0].start, box[0].stop)[:, None] + 0.5 - found.y
         x = torch.arange(box[1].start, box[1].stop) + 0.5 - found.x
@@ -142,7 +141,7 @@ def colour_irises(sitter: Sitter, irises: Irises, strength: float) -> None:
             moved = torch.cat([(light + goal - middle).clamp(0.03, 0.97)[:, None], colour[1:].expand(len(light), 2)], 1)
             return torch.lerp(pixels, moved, own[:, None])
 
-        paint(sitter, box, disc * (irises.strength * strength), change)
+        paint(sitter, box, disc * (wanted.strength * strength), change)
 
 
 def fill_brows(sitter: Sitter, brows: Brows, strength: float) -> None:
@@ -152,7 +151,7 @@ def fill_brows(sitter: Sitter, brows: Brows, strength: float) -> None:
         if box is None or int(inside.sum()) < 12:
             continue
         soft = masks.blurred(inside[box][None].float(), max(0.018 * sitter.unit, 0.4))[0]
-        shape = ramp(soft, 0.12, 0.75) * sitter.shows("brows + skin")[box]
+        shape = ramp(soft, 0.2, 0.85) * sitter.shows("brows + skin")[box]
         seen = colours_at(sitter, box, inside[box])
         hairs = seen[seen[:, 0] <= torch.quantile(seen[:: max(1, len(seen) // 4096), 0], 0.3)]
         colour = lab(brows.colour) if brows.colour else hairs.median(0).values
@@ -160,7 +159,7 @@ def fill_brows(sitter: Sitter, brows: Brows, strength: float) -> None:
         def change(pixels: Tensor, colour=colour) -> Tensor:
             # Up to the colour of the hairs, which stay as they are; a little of the light between them stays, too.
             changed = pixels.clone()
-            changed[:, 0] = torch.minimum(pixels[:, 0], colour[0] + 0.25 * (pixels[:, 0] - colour[0]))
+            changed[:, 0] = torch.minimum(pixels[:, 0], colour[0] + 0.4 * (pixels[:, 0] - colour[0]))
             changed[:, 1:] = torch.lerp(pixels[:, 1:], colour[1:].expand(len(pixels), 2), 0.8)
             return changed
 

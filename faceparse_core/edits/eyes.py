@@ -25,6 +25,8 @@ _TO_BROW, _LEAST = 0.26, 0.08
 # The radius of an iris is between these, in parts of the eye's width (11.7 mm of 30), tried in these steps on an eye of
 # so many cells.
 _IRIS, _CELLS = (0.17, 0.195, 0.22), 48
+# How far eyes look aside, and one otherwise than the other; how far up or down: standard deviations in the eye's width.
+_STRAIGHT, _ALIKE, _HIGH = 0.16, 0.07, 0.09
 
 
 @dataclass(frozen=True)
@@ -118,16 +120,29 @@ def _shift(by: float) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Iris:
-    """The circle of an iris: its middle and radius in pixels of the sitter's part."""
+    """The circle of an iris: its middle and radius in pixels of the sitter's part; how much darker it is than what is
+    beside it (``contrast``), and where the eye looks: 0 straight, towards the subject's left above."""
 
     x: float
     y: float
     radius: float
+    contrast: float
+    gaze: float
 
 
-def iris(sitter: Sitter, eye: Eye) -> Iris | None:
-    """Where the iris is: the circle that is darkest against what is beside it in the eye. None in eyes too small or
-    too narrow to show one."""
+def irises(sitter: Sitter) -> Iterator[tuple[Eye, Iris]]:
+    """The eyes whose irises are seen. Both look the same way, that of the eye in which it is clearer."""
+    found = [(eye, one) for eye in eyes(sitter) if (one := _iris(sitter, eye, 0.0, _STRAIGHT))]
+    if found:
+        gaze = max((one for _, one in found), key=lambda one: one.contrast).gaze
+        for eye, _ in found:
+            if one := _iris(sitter, eye, gaze, _ALIKE):
+                yield eye, one
+
+
+def _iris(sitter: Sitter, eye: Eye, gaze: float, spread: float) -> Iris | None:
+    """The circle that is darkest against what is beside it in the eye, about where it may look, in parts of the eye's
+    width. None in eyes too small or too narrow to show one."""
     inside = sitter.shows(eye.label)
     box = sitter.box(inside)
     if box is None:
@@ -137,6 +152,13 @@ def iris(sitter: Sitter, eye: Eye) -> Iris | None:
     light = lightness(sitter.pixels[box].reshape(-1, 3)).view(*inside[box].shape, 1)
     cells = averaged(torch.cat([light, inside[box][..., None].float()], 2), factor)
     light, there = cells[..., 0], cells[..., 1]
+    # Where each cell's middle lies in the eye.
+    y = box[0].start + (torch.arange(there.shape[0])[:, None] + 0.5) * factor
+    x = box[1].start + (torch.arange(there.shape[1]) + 0.5) * factor
+    u, v = (torch.from_numpy(place).float() for place in sitter.axes.to_face(x.numpy()[None], y.numpy()))
+    looks = eye.side * (eye.way(u) - 0.5)
+    middle = (eye.lid(eye.way(u)) + eye.lower_lid(eye.way(u))) / 2
+    likely = torch.exp(-0.5 * ((looks - gaze) / spread) ** 2 - 0.5 * ((v - middle) / (_HIGH * eye.width)) ** 2)
     best, found = 0.0, None
     for share in _IRIS:
         radius = share * width / factor
@@ -149,15 +171,18 @@ def iris(sitter: Sitter, eye: Eye) -> Iris | None:
         # Lids cover it above and below: what is beside it is to its left and right.
         ring = (1.5 * radius + 0.5 - away).clamp(0, 1) * (away - 1.05 * radius + 0.5).clamp(0, 1)
         ring = ring * (places.abs()[None] > places.abs()[:, None])
-        kernels = torch.stack([disc, ring])[:, None]
-        sums = F.conv2d(torch.stack([there, there * light])[:, None], kernels, padding=reach)
-        (disc_there, ring_there), (disc_light, ring_light) = sums[0], sums[1]
-        contrast = ring_light / ring_there.clamp(min=1e-3) - disc_light / disc_there.clamp(min=1e-3)
-        seen = disc_there / disc.sum()
-        score = contrast * seen.clamp(0, 0.8) * (ring_there > 0.15 * ring.sum()) * (seen > 0.35)
+        sides = [ring * (places < 0), ring * (places > 0)]
+        sums = F.conv2d(
+            torch.stack([there, there * light])[:, None], torch.stack([disc, *sides])[:, None], padding=reach
+        )
+        dark, *beside = sums[1] / sums[0].clamp(min=1e-3)
+        known = (sums[0, 1:] > 0.1 * ring.sum()).float()
+        contrast = sum((side - dark) * one for side, one in zip(beside, known, strict=True)) / known.sum(0).clamp(min=1)
+        seen = sums[0, 0] / disc.sum()
+        score = contrast * seen.clamp(0, 0.8) * (seen > 0.35) * likely
         value, place = score.flatten().max(0)
         if float(value) > best:
-            y, x = divmod(int(place), score.shape[1])
+            row, column = divmod(int(place), score.shape[1])
             best = float(value)
-            found = Iris(box[1].start + (x + 0.5) * factor, box[0].start + (y + 0.5) * factor, radius * factor)
+            found = Iris(float(x[column]), float(y[row, 0]), radius * factor, best, float(looks[row, column]))
     return found

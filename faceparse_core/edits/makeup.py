@@ -21,8 +21,10 @@ from faceparse_core.images import Images
 
 # Cells of the skin's grid, in units; blotches are smaller than this, and light and shade of a face larger.
 _CELL, _BLOTCH, _SHAPE = 0.02, 0.05, 0.3
-# Cheekbones: where blush is strongest, v, and its reach above and below.
-_BONE, _REACH = 0.42, 0.26
+# Blush is strongest at the apple of the cheek (u, v); its reach across and along the cheekbone, and how that rises.
+_APPLE, _BONE, _REACH, _ALONG, _RISE = 0.62, 0.43, 0.17, 0.3, 0.5
+# Skin in white light, between light and dark.
+_USUAL = "#c99c82"
 
 
 @enough_memory("the make-up cannot be put on")
@@ -112,9 +114,12 @@ def _blush(skin: Complexion, colour: Tensor) -> Tensor:
     sitter = skin.sitter
     rows, columns = (slice(0, size) for size in sitter.labels.shape)
     shape = sitter.drawn("left cheek", "right cheek")
-    _, v = sitter.place(rows, columns)
-    where = skin.reduced(shape * torch.exp(-(((v - _BONE) / _REACH) ** 2)))
-    where = skin.around(where, 0.08)
-    change = (colour - skin.tone).view(1, 3, 1, 1).expand(skin.colours.shape).clone()
-    change[:, 0] *= 0.5
-    return change * where
+    u, v = sitter.place(rows, columns)
+    # Along the cheekbone, which rises outwards.
+    rise = _BONE - _RISE * (u.abs() - _APPLE)
+    where = skin.reduced(shape * torch.exp(-(((v - rise) / _REACH) ** 2) - (((u.abs() - _APPLE) / _ALONG) ** 2)))
+    where = skin.around(where, 0.1)
+    # What the colour is beside skin in white light, so that it fits the light that there is; and never lighter.
+    change = colour - lab(_USUAL)
+    change[0] = 0.6 * min(0.0, float(colour[0] - skin.tone[0]))
+    return change.view(1, 3, 1, 1) * where

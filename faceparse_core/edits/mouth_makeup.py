@@ -15,11 +15,11 @@ from faceparse_core.edits.sitter import Sitter
 _EDGE = 0.035
 # The line around the lips is so wide, in units.
 _LINE = 0.045
-# Lightness of lips goes so far to that of the colour; of their own differences in colour so much stays.
-_COVER, _OWN = 0.8, 0.25
+# Lightness of lips goes so far to that of a darker and of a lighter colour; so much of their own differences stays.
+_DARKER, _LIGHTER, _OWN = 0.8, 0.45, 0.25
 # How what is lighter than the lips' middle shines: matte, as it is, raised; and with gloss their lightest places more.
 _SHINE = {"matte": 0.45, "satin": 1.0, "gloss": 1.3}
-_GLOSS = 0.13
+_GLOSS, _ROOM = 0.13, 0.25
 # The inner mouth must have so many pixels for teeth.
 _FEWEST = 8
 
@@ -33,18 +33,19 @@ def colour_lips(sitter: Sitter, lipstick: Lipstick, strength: float) -> None:
     if not len(sample):
         return
     colour, middle = lab(lipstick.colour), sample.median(0).values
-    goal = middle[0] + _COVER * (colour[0] - middle[0])
+    goal = middle[0] + (_LIGHTER if colour[0] > middle[0] else _DARKER) * (colour[0] - middle[0])
     bright, brightest = torch.quantile(sample[:: max(1, len(sample) // 4096), 0], torch.tensor([0.8, 0.98]))
     shine = _SHINE[lipstick.finish]
 
     def change(pixels: Tensor) -> Tensor:
         away = pixels[:, 0] - middle[0]
-        away = torch.where(away > 0, away * shine, away)
+        # Of lips that lie half in the light, these do not become white.
+        away = torch.where(away > 0, away * shine / (1 + (away / _ROOM) ** 2).sqrt(), away)
         light = goal + away
         if lipstick.finish == "gloss":
             light = light + _GLOSS * ((pixels[:, 0] - bright) / (brightest - bright + 0.02)).clamp(0, 1.2) ** 2
         # Where it shines, it is the light that is seen, and not the colour.
-        mirrored = ((light - goal - 0.06) / 0.3).clamp(0, 0.85)
+        mirrored = ((light - goal - 0.08) / 0.3).clamp(0, 0.7)
         chroma = (colour[1:] + _OWN * (pixels[:, 1:] - middle[1:])) * (1 - mirrored[:, None])
         return torch.cat([light.clamp(0.02, 0.99)[:, None], chroma], 1)
 
@@ -95,7 +96,7 @@ def whiten_teeth(sitter: Sitter, strength: float) -> None:
         changed = pixels.clone()
         changed[:, 0] += tooth * 0.09 * (1 - ramp(pixels[:, 0], 0.85, 0.97))
         changed[:, 1] *= 1 - 0.6 * tooth
-        changed[:, 2] *= 1 - 0.85 * tooth
+        changed[:, 2] *= 1 - 0.75 * tooth
         return changed
 
     paint(sitter, box, amount * strength, change)

@@ -21,7 +21,7 @@ _WINDOW, _EDGE = 0.085, 0.035
 # What is larger than a spot, in units; from which redness and darkness on, in OKLab, there is one.
 _SPOT, _BLEMISH = 0.13, (0.012, 0.05)
 # Shine is what is lighter than the face far and wide by more than this, and so much of it can be taken away.
-_WIDE, _GLOSS, _MOST_GLOSS = 0.5, 0.035, 0.75
+_WIDE, _GLOSS, _MOST_GLOSS = 0.5, 0.03, 0.85
 # Under the eyes so much of what is missing to the cheeks can be given.
 _MOST_LIFT = 0.85
 
