@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from faceparse_core import masks
 from faceparse_core.edits.colours import lab, to_oklab, to_srgb
-from faceparse_core.edits.eyes import Eye, eyes, irises
+from faceparse_core.edits.eyes import Eye, irises
 from faceparse_core.edits.look import Brows, Eyeliner, Eyeshadow, Irises
 from faceparse_core.edits.paint import colours_at, paint, ramp
 from faceparse_core.edits.sitter import Sitter
@@ -21,11 +22,11 @@ _LINE, _WING, _RISE = 0.026, 0.13, 28.0
 _SOFT, _SOFTEST = 0.007, 0.6
 
 
-def shade_lids(sitter: Sitter, shadow: Eyeshadow, strength: float) -> None:
+def shade_lids(sitter: Sitter, seen: Sequence[Eye], shadow: Eyeshadow, strength: float) -> None:
     lid = lab(shadow.colour)
     crease = lab(shadow.crease) if shadow.crease else lid
     skin = sitter.shows("skin + nose")
-    for eye in eyes(sitter):
+    for eye in seen:
         box = _about(sitter, eye, (-0.35, 1.7), 0.08)
         if box is None:
             continue
@@ -58,11 +59,11 @@ def _powder(sitter: Sitter, box: tuple[slice, slice], amount: Tensor, colour: Te
     pixels[inside] = to_srgb(found)
 
 
-def line_eyes(sitter: Sitter, liner: Eyeliner, strength: float) -> None:
+def line_eyes(sitter: Sitter, seen: Sequence[Eye], liner: Eyeliner, strength: float) -> None:
     colour = lab(liner.colour)
     soft = max(_SOFT, _SOFTEST / sitter.unit)
     allowed = sitter.shows("skin + nose + eyes")
-    for eye in eyes(sitter):
+    for eye in seen:
         box = _about(sitter, eye, (-0.2, 1.8), 0.12)
         if box is None:
             continue
@@ -115,9 +116,9 @@ def _wing(eye: Eye, u: Tensor, v: Tensor, liner: Eyeliner, soft: float) -> Tenso
     return _band(across, -0.6 * width, 0.6 * width, soft) * (along > -0.3 * width) * (left > 0)
 
 
-def colour_irises(sitter: Sitter, wanted: Irises, strength: float) -> None:
+def colour_irises(sitter: Sitter, seen: Sequence[Eye], wanted: Irises, strength: float) -> None:
     colour = lab(wanted.colour)
-    for eye, found in irises(sitter):
+    for eye, found in irises(sitter, seen):
         inside = sitter.shows(eye.label)
         box = sitter.box(inside)
         if box is None:
@@ -127,10 +128,10 @@ def colour_irises(sitter: Sitter, wanted: Irises, strength: float) -> None:
         away = (x * x + y * y).sqrt() / found.radius
         soft = max(0.12, 0.7 / found.radius)
         disc = ramp(away, 1 + soft, 1 - soft) * inside[box]
-        seen = colours_at(sitter, box, disc > 0.5)
-        if not len(seen):
+        shades = colours_at(sitter, box, disc > 0.5)
+        if not len(shades):
             continue
-        dark, middle = np.quantile(seen[:, 0].numpy(), (0.08, 0.6))
+        dark, middle = np.quantile(shades[:, 0].numpy(), (0.08, 0.6))
         goal = float(middle + 0.5 * (colour[0] - middle))
 
         def change(pixels: Tensor, dark=dark, middle=middle, goal=goal) -> Tensor:
