@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from faceparse_core import masks
-from faceparse_core.edits.colours import lab, to_oklab, to_srgb
+from faceparse_core.edits.colours import USUAL_SKIN, lab, to_oklab, to_srgb
 from faceparse_core.edits.eyes import Eye, irises
 from faceparse_core.edits.look import Brows, Eyeliner, Eyeshadow, Irises
 from faceparse_core.edits.paint import colours_at, paint, ramp
@@ -20,6 +20,8 @@ from faceparse_core.edits.sitter import Sitter
 _LINE, _WING, _RISE = 0.026, 0.13, 28.0
 # A line's soft edge, in units and at least in pixels.
 _SOFT, _SOFTEST = 0.007, 0.6
+# How much of the skin's colour powder covers.
+_OPAQUE = 0.7
 
 
 def shade_lids(sitter: Sitter, seen: Sequence[Eye], shadow: Eyeshadow, strength: float) -> None:
@@ -43,19 +45,21 @@ def shade_lids(sitter: Sitter, seen: Sequence[Eye], shadow: Eyeshadow, strength:
         near = colours_at(sitter, box, own & (on > 0.1))
         if len(near):
             colour = torch.lerp(lid, crease, second[..., None])
-            _powder(sitter, box, on * own * (shadow.strength * strength), colour, float(near[:, 0].median()))
+            _powder(sitter, box, on * own * (shadow.strength * strength), colour, near.median(0).values)
 
 
-def _powder(sitter: Sitter, box: tuple[slice, slice], amount: Tensor, colour: Tensor, light: float) -> None:
-    """Lays powder in colours [h, w, 3] on skin of this lightness, whose own light and shade is seen through it."""
+def _powder(sitter: Sitter, box: tuple[slice, slice], amount: Tensor, colour: Tensor, skin: Tensor) -> None:
+    """Lays powder in colours [h, w, 3] on skin of this colour, whose own light and shade is seen through it."""
     inside = amount > 0
     share, colour = amount[inside][:, None], colour[inside]
     pixels = sitter.pixels[box]
     found = to_oklab(pixels[inside])
-    found[:, 1:] = torch.lerp(found[:, 1:], colour[:, 1:], share)
+    ratio = (colour[:, :1] / skin[0].clamp(min=0.05)).clamp(max=1.6)
+    # In warm light powder is warmer, and a little of the skin's own colour comes through.
+    tint = (skin[1:] - _OPAQUE * lab(USUAL_SKIN)[1:]) * ratio.clamp(max=1)
+    found[:, 1:] = torch.lerp(found[:, 1:], colour[:, 1:] + tint, share)
     # As much darker as the powder is than the skin, in proportion: dark places do not become black.
-    goal = found[:, :1] * (colour[:, :1] / max(light, 0.05)).clamp(max=1.6)
-    found[:, :1] = torch.lerp(found[:, :1], goal, 0.85 * share)
+    found[:, :1] = torch.lerp(found[:, :1], found[:, :1] * ratio, 0.85 * share)
     pixels[inside] = to_srgb(found)
 
 

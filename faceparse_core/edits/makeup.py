@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faceparse_core.edits.colours import lab
+from faceparse_core.edits.colours import USUAL_SKIN, lab
 from faceparse_core.edits.complexion import Complexion, complexion
 from faceparse_core.edits.eye_makeup import colour_irises, fill_brows, line_eyes, shade_lids
 from faceparse_core.edits.eyes import eyes
@@ -24,8 +24,6 @@ from faceparse_core.images import Images
 _CELL, _BLOTCH, _SHAPE = 0.02, 0.05, 0.3
 # Blush is strongest at the apple of the cheek (u, v); its reach across and along the cheekbone, and how that rises.
 _APPLE, _BONE, _REACH, _ALONG, _RISE = 0.62, 0.43, 0.17, 0.3, 0.5
-# Skin in white light, between light and dark.
-_USUAL = "#c99c82"
 
 
 @enough_memory("the make-up cannot be put on")
@@ -120,6 +118,6 @@ def _blush(skin: Complexion, colour: Tensor) -> Tensor:
     near = torch.exp(-(((v - rise) / _REACH) ** 2) - (((u.abs() - _APPLE) / _ALONG) ** 2))
     where = skin.around(skin.reduced(shape) * near, 0.1)
     # What the colour is beside skin in white light, so that it fits the light that there is; and never lighter.
-    change = colour - lab(_USUAL)
+    change = colour - lab(USUAL_SKIN)
     change[0] = 0.6 * min(0.0, float(colour[0] - skin.tone[0]))
     return change.view(1, 3, 1, 1) * where
