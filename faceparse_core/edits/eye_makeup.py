@@ -21,7 +21,7 @@ _LINE, _WING, _RISE = 0.026, 0.13, 28.0
 # A line's soft edge, in units and at least in pixels.
 _SOFT, _SOFTEST = 0.007, 0.6
 # How much of the skin's colour powder covers.
-_OPAQUE = 0.7
+_OPAQUE = 0.55
 
 
 def shade_lids(sitter: Sitter, seen: Sequence[Eye], shadow: Eyeshadow, strength: float) -> None:

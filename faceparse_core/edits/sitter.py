@@ -137,4 +137,4 @@ def each_sitter(
             if sitter.face.index in mine:
                 work(sitter)
 
-    return changed(frames, labels, change, progress)
+    return changed(frames, list(labels), change, progress)
