@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+import json
 
 from comfy_api.latest import io
 
 from faceparse_core.edits import LOOKS, Look, look, make_up, smooth_skin
-from faceparse_core.edits.look import Irises
 
 from . import host
 from .edits import tell
@@ -164,19 +163,16 @@ class SmoothSkin(io.ComfyNode):
 
 def _look(name: str, colours: tuple[str, str, str] | bool, irises: str | bool) -> Look:
     """A look that is shipped, with other colours of lips, lids and cheeks, and of irises, where there are any."""
-    wanted = look(name)
+    steps = json.loads(look(name).as_json())
     if isinstance(colours, tuple):
         lips, lids, cheeks = colours
-        wanted = replace(
-            wanted,
-            lipstick=wanted.lipstick and replace(wanted.lipstick, colour=lips),
-            lip_liner=wanted.lip_liner and replace(wanted.lip_liner, colour=lips),
-            eyeshadow=wanted.eyeshadow and replace(wanted.eyeshadow, colour=lids, crease=None),
-            blush=wanted.blush and replace(wanted.blush, colour=cheeks),
-        )
+        for step, colour in (("lipstick", lips), ("lip_liner", lips), ("eyeshadow", lids), ("blush", cheeks)):
+            if step in steps:
+                steps[step]["colour"] = colour
+                steps[step].pop("crease", None)
     if isinstance(irises, str):
-        wanted = replace(wanted, irises=Irises(colour=irises))
-    return wanted
+        steps["irises"] = {"colour": irises}
+    return look(steps)
 
 
 def _nobody(parsing, face: str) -> str:

@@ -13,12 +13,13 @@ from faceparse_core.edits.backdrop import blur_background, replace_background
 from faceparse_core.edits.colours import Colour, rgb
 from faceparse_core.edits.look import FINISHES, LOOKS, Look, look
 from faceparse_core.edits.makeup import make_up
-from faceparse_core.edits.privacy import AREAS, WAYS, hidden_area, hide
+from faceparse_core.edits.privacy import AREAS, CELLS, WAYS, hidden_area, hide
 from faceparse_core.edits.recolour import recolour
 from faceparse_core.edits.skin import smooth_skin
 
 __all__ = [
     "AREAS",
+    "CELLS",
     "FINISHES",
     "LOOKS",
     "WAYS",
