@@ -19,7 +19,8 @@ import torch
 from PIL import Image, ImageFilter
 
 from faceparse_core import FaceParser
-from faceparse_core.faces import Face
+from faceparse_core.faces import Face, Finder
+from faceparse_core.images import load
 from faceparse_core.labels import GROUPS
 from faceparse_core.training.data import PICTURE_SUFFIXES, read_names, read_pair
 from faceparse_core.training.metrics import Confusion
@@ -195,8 +196,10 @@ def found(bench: Bench) -> None:
     """Faces from 64 pixels found, and faces where there are none."""
     rows: dict[str, list[bool]] = {}
     surplus = count = 0
-    for scene in bench.scenes():
-        faces = bench.parser.parse(scene.pixels).faces[0]
+    finder = Finder.bundled(bench.parser.device, bench.parser.precision)
+    upright = [(scene, "tilt up to 45") for scene in bench.scenes()]
+    for scene, kind in [*upright, *((scene, "any tilt") for scene in bench.scenes(tilt=180))]:
+        (faces,) = finder.find([torch.from_numpy(scene.pixels)])
         free = list(faces)
         for true in scene.faces:
             best = max(free, key=lambda face: overlap(true.box, face), default=None)
@@ -204,8 +207,10 @@ def found(bench: Bench) -> None:
             if hit:
                 free.remove(best)
             tall = "64 to 96" if true.height < 96 else "96 to 192" if true.height < 192 else "192 and more"
-            for row in ("all", f"{tall} pixels", f"tilt {'over 25' if abs(true.angle) > 25 else 'up to 25'} degrees"):
+            for row in (kind, f"{kind}, {tall} pixels"):
                 rows.setdefault(row, []).append(hit)
+            if abs(true.angle) <= 25:
+                rows.setdefault("tilt up to 25", []).append(hit)
         surplus += len(free)
         count += 1
     for row, hits in rows.items():
@@ -213,7 +218,7 @@ def found(bench: Bench) -> None:
     print(f"false faces a scene: {surplus / count:.3f} ({count} scenes)")
     pictures = [picture.resize((picture.width * k, picture.height * k), Image.Resampling.LANCZOS)
                 for picture in [*bench.backgrounds, *_package_pictures()] for k in (1, 2)]  # fmt: skip
-    false = sum(len(bench.parser.parse(picture).faces[0]) for picture in pictures)
+    false = sum(len(faces) for picture in pictures for faces in finder.find(load(picture)))
     print(f"false faces a picture without people: {false / len(pictures):.3f} ({len(pictures)} pictures)")
 
 
@@ -288,6 +293,26 @@ def close_ups(bench: Bench) -> None:
     print(f"close-ups: auto {auto:.1f} ms, image {whole:.1f} ms: {auto / whole - 1:+.1%}")
 
 
+def cost(bench: Bench) -> None:
+    """Time of scenes in units of one look of the network at a square of its size, by the number of faces in them."""
+    image = bench.portraits[0][0]
+    for people in (1, 2, 4, 8):
+        (scene,) = scenes(
+            bench.portraits, bench.backgrounds, 1, heights=(90, 200), canvas=(1280, 886), people=people, seed=5
+        )
+        count = len(bench.parser.parse(scene.pixels).faces[0])
+        looks, whole = [], []
+        for _ in range(7):
+            start = time.perf_counter()
+            bench.parser.parse(image, faces="image")
+            looks.append(time.perf_counter() - start)
+            start = time.perf_counter()
+            bench.parser.parse(scene.pixels)
+            whole.append(time.perf_counter() - start)
+        units = float(np.median(whole) / np.median(looks))
+        print(f"cost: {count} faces found of {len(scene.faces)}: {units:.2f} looks")
+
+
 def photo(bench: Bench) -> None:
     """A photo of 4000x3000 with six faces: time, and memory over that of the same photo parsed whole."""
     import resource
@@ -332,7 +357,7 @@ def overlap(box: Sequence[int], face: Face) -> float:
     return both / (box[2] * box[3] + face.width * face.height - both)
 
 
-_MEASURES = {"found": found, "labels": labels, "close-ups": close_ups, "photo": photo, "flicker": flicker}
+_MEASURES = {"found": found, "labels": labels, "close-ups": close_ups, "cost": cost, "photo": photo, "flicker": flicker}
 
 
 def main() -> None:

@@ -25,14 +25,13 @@ from faceparse_core.faces import (
     Framed,
     Layout,
     Look,
-    Pyramid,
     Seen,
     Tracker,
+    are_shown,
     arranged,
     background,
     compose,
     cut,
-    fine_look,
     framed,
     from_boxes,
     layout,
@@ -143,10 +142,10 @@ class FaceParser:
         [B, H, W, C] or [H, W, C] in [0, 1], or a list of these.
 
         ``faces``: ``"image"`` parses each image as the portrait of one face. ``"auto"`` does so where one face fills
-        it; else it searches the faces and parses each in a window of its own; where there is none all is background.
-        Or the faces' boxes, a list of ``(x, y, width, height)`` or ``{"x": …, "y": …, "width": …, "height": …}`` for
-        each image. ``order``: how faces are numbered: ``"size"``, ``"left to right"`` or ``"score"``; given boxes keep
-        their order. ``smallest``: faces less high than this, in pixels, are left out.
+        it; else it parses each face in a window of its own; where there is none, it keeps what is seen in the whole
+        picture. Or the faces' boxes, a list of ``(x, y, width, height)`` or ``{"x": …, "y": …, "width": …,
+        "height": …}`` for each image. ``order``: how faces are numbered: ``"size"``, ``"left to right"`` or
+        ``"score"``; given boxes keep their order. ``smallest``: faces less high than this, in pixels, are left out.
 
         ``track``: the images are the frames of a video: a face keeps its index from frame to frame, its window and its
         labels are steadied over time, and all that begins anew where the scene changes. A ``Tracker`` goes on where the
@@ -193,19 +192,12 @@ class FaceParser:
                 details.append(of_faces)
         without = sum(one is not None and not one.faces for one in details)
         if without:
-            _log.info("no face in %d of %d images: nothing but background there", without, len(images))
+            _log.info("no face in %d of %d images: what is seen in the whole picture stays", without, len(images))
         return Parsing([look.logits for look in looks], [look.window for look in looks], sizes, details=details)
 
     @cached_property
-    def _small(self) -> FaceParser:
-        """The bundled model, whichever parses: it searches for faces, and looks closely at large pictures."""
-        lite = checkpoints.find("lite")
-        network = _shared_network(lite, self.device, PRECISIONS[self.precision])
-        return FaceParser(lite, self.device, self.precision, network=network)
-
-    @cached_property
     def _finder(self) -> Finder:
-        return Pyramid(self._small._within_memory, self._small.checkpoint.mean)
+        return Finder.bundled(self.device, self.precision)
 
     def _find(
         self, images: Sequence[Tensor], given: str | Sequence[Sequence[Face]], batch_size: int, told: _Progress
@@ -227,24 +219,19 @@ class FaceParser:
         """Faces whose boxes are known, with their tilt and exact box as they are seen; else as they are given."""
         seen = self._finder.find_near(image, boxes)
         faces = [replace(one, score=box.score) if one else box for one, box in zip(seen, boxes, strict=True)]
-        return Found(faces, portrait=False)
+        return Found(faces, portrait=False, others=False)
 
     def _see(self, images: Sequence[Tensor], frames: Sequence[Framed], batch_size: int, told: _Progress) -> list[Seen]:
         """What the network makes of images as they are framed: of the whole of each, and of its faces."""
         wholes: dict[int, Look] = {}
-        coarse = [i for i, frame in enumerate(frames) if not frame.fine]
-        layouts = {i: self._layout(*images[i].shape[:2]) for i in coarse}
+        layouts = [self._layout(*image.shape[:2]) for image in images]
         # A GPU works by itself: the next images are prepared while it is at it.
-        for batch in _batches({i: (layouts[i].size, images[i].dtype) for i in coarse}, batch_size):
+        kinds = {i: (layout.size, image.dtype) for i, (layout, image) in enumerate(zip(layouts, images, strict=True))}
+        for batch in _batches(kinds, batch_size):
             pixels = torch.stack([layouts[i].fill(images[i], self.checkpoint.mean) for i in batch])
             for i, logits in zip(batch, self._within_memory(pixels), strict=True):
                 wholes[i] = Look(logits, layouts[i].window(*images[i].shape[:2]))
             told.more(len(batch))
-        for i, frame in enumerate(frames):
-            if frame.fine:
-                small = self._small
-                wholes[i] = fine_look(images[i], frame.fine, small._within_memory, small.checkpoint.mean)
-                told.more(1)
         places = [(i, window) for i, frame in enumerate(frames) for window in frame.windows]
         details: list[list[Look]] = [[] for _ in images]
         for batch in _batches({n: images[i].dtype for n, (i, _) in enumerate(places)}, batch_size):
@@ -325,16 +312,25 @@ def _given(faces: str | Sequence, order: str, sizes: Sequence[tuple[int, int]]) 
 def _chosen(found: Found, order: str, smallest: float) -> Found:
     """What was found without the faces that are too small, the others in order."""
     faces = arranged(found.faces, order, smallest)
-    return replace(found, faces=faces, portrait=found.portrait if len(faces) == len(found.faces) else False)
+    if len(faces) == len(found.faces):
+        return replace(found, faces=faces)
+    return replace(found, faces=faces, portrait=False, others=False)  # or what is left out would be back without a face
 
 
 def _composed(frame: Framed, seen: Seen, size: tuple[int, int]) -> tuple[Look, Details | None]:
-    """What is kept of an image (height, width): of a portrait the look at the whole of it; else background, with what
-    was seen of its faces over it."""
-    if frame.portrait:
+    """What is kept of an image (height, width): of a portrait, and where there is no face, the look at the whole of it;
+    else background, with what was seen of its faces over it. Faces are those of which the network sees something."""
+    if frame.portrait and not frame.faces:
         return seen.whole, None
+    faces, details = frame.faces, seen.details
+    if frame.others:  # nobody but the finder says that there are faces
+        shown = are_shown(faces, details or [seen.whole] * len(faces))
+        faces = [face for face, there in zip(faces, shown, strict=True) if there]
+        details = [detail for detail, there in zip(details, shown, strict=bool(details)) if there]
+    if not details and frame.others:
+        return seen.whole, Details(tuple(faces))
     whole = Look(background(seen.whole.logits.device), seen.whole.window)
-    return whole, Details(tuple(frame.faces), compose(seen.whole, size, seen.details))
+    return whole, Details(tuple(faces), compose(seen.whole, size, details, frame.others))
 
 
 class _Progress:

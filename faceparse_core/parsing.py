@@ -6,6 +6,7 @@ Labels and masks are rendered from them at the image's size, when they are asked
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -26,10 +27,13 @@ from faceparse_core.faces import (
     bounding_box,
     draw,
     extras,
+    face_between,
     find_faces,
     framing,
     has_face,
+    look_between,
     nearest,
+    resampled,
 )
 from faceparse_core.labels import LABELS, NUM_LABELS, resolve
 from faceparse_core.rendering import Window
@@ -38,7 +42,9 @@ if TYPE_CHECKING:
     from faceparse_core.images import Images
 
 # What the masks of an image without a face may be.
-NO_FACE = ("empty mask", "whole image", "last frame's", "error")
+NO_FACE = ("what is there", "empty mask", "whole image", "last frame's", "between", "error")
+# The longer side, in cells, of a look at a whole image that is put together of several.
+_CELLS = 256
 
 # The longest side of the label map in which is looked whether there is a face: the network saw no more than half of it.
 _GLANCE = 1024
@@ -46,12 +52,15 @@ _GLANCE = 1024
 
 @dataclass(frozen=True)
 class Details:
-    """An image that was parsed face by face: its ``faces`` and the ``scene`` that was put together of them."""
+    """An image whose ``faces`` were searched, and the ``scene`` that was put together of them; without a scene the look
+    at the whole image is all that there is."""
 
     faces: tuple[Face, ...]
-    scene: Scene
+    scene: Scene | None = None
 
     def to(self, device: str | torch.device) -> Details:
+        if not self.scene:
+            return self
         looks = tuple(Look(look.logits.to(device), look.window) for look in self.scene.looks)
         return replace(self, scene=replace(self.scene, looks=looks))
 
@@ -62,8 +71,8 @@ class Parsing:
     ``logits``: float32 [19, h, w] for each image, on the device that computed them; ``windows``: where each lies in
     its image; ``sizes``: (height, width) of each image. ``len(parsing)`` is the number of images, ``parsing[i]`` the
     parsing of one of them, and iterating gives these one by one. ``filled``: the indices of images whose masks are all
-    1, whatever the region (see ``where_no_face``). ``details``: of each image None, or what was seen of its faces; that
-    lies over its logits, which are background then.
+    1, whatever the region (see ``where_no_face``). ``details``: of each image None, or its faces and what was seen of
+    them; that lies over its logits, which are background then.
 
     What is rendered comes as CPU tensors. Images that differ in size cannot be one tensor: take ``parsing[i]``.
     """
@@ -220,7 +229,7 @@ class Parsing:
     def _over(self, index: int) -> Iterator[tuple[Look, tuple[slice, slice], Window]]:
         """What lies over an image's logits: looks, the rows and columns they cover, and their windows in these."""
         details = self.details[index]
-        for look in details.scene.looks if details else ():
+        for look in details.scene.looks if details and details.scene else ():
             x, y, width, height = (
                 round(v) for v in (look.window.x, look.window.y, look.window.width, look.window.height)
             )
@@ -234,15 +243,17 @@ class Parsing:
         place = next((place for place, one in enumerate(faces) if one.index == face), None)
         if place is None:
             masks.zero_()
-        elif len(faces) > 1:
-            details = self.details[index]
-            if details:
-                owner, window = details.scene.owner, details.scene.window
-            else:
-                height, width = self.sizes[index]
-                window = Window(0, 0, width, height)
-                owner = nearest([framing(face) for face in faces], window)
-            alone = F.one_hot(owner.long(), len(faces)).permute(2, 0, 1).float()
+            return
+        details = self.details[index]
+        scene = details.scene if details else None
+        if scene:
+            owner, window = scene.owner, scene.window
+        else:
+            height, width = self.sizes[index]
+            window = Window(0, 0, width, height)
+            owner = nearest([framing(face) for face in faces], window)
+        if (owner != place).any():
+            alone = F.one_hot(owner.long(), len(faces) + 1).permute(2, 0, 1).float()
             owners = rendering.labels(alone, window, self.sizes[index])
             for rows in rendering.row_bands(owners.shape, 8):
                 masks[:, rows] *= owners[rows] == place
@@ -270,14 +281,18 @@ class Parsing:
         return moved
 
     def where_no_face(self, rule: str) -> Parsing:
-        """This parsing with images in which there is no face replaced, so that none has a shape that was invented.
+        """This parsing with images in which there is no face replaced.
 
-        ``rule``: ``"empty mask"``: nothing but background; ``"whole image"``: their masks are all 1, whatever the
-        region; ``"last frame's"``: the parsing of the last image before them that has a face, else as ``"empty mask"``;
-        ``"error"``: a ``ValueError`` that names them. The images must be of one size.
+        ``rule``: ``"what is there"``: nothing is replaced, hair of somebody who is turned away stays hair; ``"empty
+        mask"``: nothing but background; ``"whole image"``: their masks are all 1, whatever the region; ``"last
+        frame's"``: the parsing of the last image before them that has a face, else as ``"empty mask"``; ``"between"``:
+        what lies between the last image with a face and the next, or that one of them that there is; ``"error"``: a
+        ``ValueError`` that names them. The images must be of one size.
         """
         if rule not in NO_FACE:
             raise ValueError(f"unknown rule {rule!r} for images without a face: choose one of {', '.join(NO_FACE)}")
+        if rule == "what is there":
+            return self
         found = [
             bool(details.faces) if details else has_face(labels)
             for labels, details in zip(self.small_labels(_GLANCE), self.details, strict=True)
@@ -291,15 +306,20 @@ class Parsing:
         rendered = "labels" in self.__dict__
         if rendered:
             result.labels = self.labels.clone()
-        last = None
-        for i, there in enumerate(found):
-            if there:
-                last = i
-            elif rule == "last frame's" and last is not None:
-                result.logits[i], result.windows[i] = self.logits[last], self.windows[last]
-                result.details[i] = self.details[last]
+        for i in without:
+            held = rule in ("last frame's", "between")
+            before = next((k for k in range(i, -1, -1) if held and found[k]), None)
+            after = next((k for k in range(i, len(found)) if rule == "between" and found[k]), None)
+            if before is not None and after is not None:
+                look, face = self._between(before, after, (i - before) / (after - before))
+                result.logits[i], result.windows[i], result.details[i] = look.logits, look.window, Details((face,))
                 if rendered:
-                    result.labels[i] = self.labels[last]
+                    result.labels[i] = rendering.labels(look.logits, look.window, self.sizes[i])
+            elif (other := after if before is None else before) is not None:
+                result.logits[i], result.windows[i] = self.logits[other], self.windows[other]
+                result.details[i] = self.details[other]
+                if rendered:
+                    result.labels[i] = self.labels[other]
             else:
                 height, width = self.sizes[i]
                 result.logits[i], result.windows[i] = background(self.logits[i].device), Window(0, 0, width, height)
@@ -307,6 +327,27 @@ class Parsing:
                 if rendered:
                     result.labels[i] = 0
         return result
+
+    def _between(self, before: int, after: int, share: float) -> tuple[Look, Face]:
+        """What lies at this share of the way from one image to another: a look at it, and its largest face."""
+        first, second = (max(self[i].faces[0], key=lambda face: face.width * face.height) for i in (before, after))
+        look = look_between(self._as_one(before), self._as_one(after), (first, second), share)
+        return look, face_between(first, second, share)
+
+    def _as_one(self, index: int) -> Look:
+        """Everything that was seen of an image as one look at the whole of it."""
+        details = self.details[index]
+        if not (details and details.scene):
+            return Look(self.logits[index], self.windows[index])
+        height, width = self.sizes[index]
+        down, across = (math.ceil(_CELLS * side / max(height, width)) for side in (height, width))
+        whole = Look(self.logits[index].expand(-1, down, across).clone(), Window(0, 0, width, height))
+        for look in details.scene.looks:
+            left, top = (round(v) for v in (look.window.x * across / width, look.window.y * down / height))
+            right = math.ceil((look.window.x + look.window.width) * across / width)
+            bottom = math.ceil((look.window.y + look.window.height) * down / height)
+            whole.logits[:, top:bottom, left:right] = resampled(look, whole).logits[:, top:bottom, left:right]
+        return whole
 
     @property
     def areas(self) -> Tensor:

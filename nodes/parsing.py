@@ -66,9 +66,10 @@ class ParseFace(io.ComfyNode):
                     "on_no_face",
                     options=list(NO_FACE),
                     default=NO_FACE[0],
-                    tooltip="What the masks of an image without a face are. Change it for videos in which the face "
-                    "turns away (last frame's), where a later node cannot do with an empty mask (whole image), or to "
-                    "stop there (error).",
+                    tooltip="What the masks of an image without a face are: what is there all the same, such as the "
+                    "hair of a head from behind. Change it for videos in which the face turns away (last frame's, "
+                    "between), for masks that are empty or full then (empty mask, whole image), or to stop there "
+                    "(error).",
                 ),
                 io.Int.Input(
                     "resolution",

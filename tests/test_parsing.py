@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from faceparse_core.faces import find_faces
+from faceparse_core.faces import Face, find_faces
 from faceparse_core.labels import LABELS, NUM_LABELS
-from faceparse_core.parsing import Parsing
+from faceparse_core.parsing import NO_FACE, Details, Parsing
 from faceparse_core.rendering import Window
 
 
@@ -126,3 +126,39 @@ def test_a_face_needs_its_parts():
     for part in ("nose", "l_eye", "u_lip"):
         assert find_faces(squares(**{k: v for k, v in face.items() if k != part})) == []
     assert find_faces(squares(hair=(0, 0, 30, 30))) == []
+
+
+def frames_with_a_face_that_is_lost() -> Parsing:
+    """Five frames of 64x64: a face that moves to the right from frame 1 to frame 3, and is seen in these alone."""
+    logits, details = [], []
+    for frame in range(5):
+        left = 8 + 8 * frame
+        seen = frame in (1, 3)
+        labels = squares(skin=(left, 20, 16, 24), hair=(left, 12, 16, 8)) if seen else squares(hair=(40, 40, 8, 8))
+        logits.append(torch.nn.functional.one_hot(labels.long(), NUM_LABELS).permute(2, 0, 1)[:, ::2, ::2] * 12.0)
+        details.append(Details((Face(0, left, 20, 16, 24),) if seen else ()))
+    return Parsing(logits, [whole((64, 64))] * 5, [(64, 64)] * 5, details=details)
+
+
+def test_where_there_is_no_face_stays_what_is_there():
+    parsing = frames_with_a_face_that_is_lost()
+    assert NO_FACE[0] == "what is there"
+    assert torch.equal(parsing.where_no_face("what is there").labels, parsing.labels)
+    assert parsing.mask("hair")[0].sum() == 64
+    assert [len(faces) for faces in parsing.faces] == [0, 1, 0, 1, 0]
+
+
+def test_between_two_frames_the_face_is_half_way():
+    parsing = frames_with_a_face_that_is_lost().where_no_face("between")
+    assert [faces[0].x if faces else None for faces in parsing.faces] == [16, 16, 24, 32, 32]
+    for frame, left in enumerate((16, 16, 24, 32, 32)):
+        box = parsing[frame].boxes("skin")[0]
+        assert box == pytest.approx((left, 20, 16, 24), abs=2)
+        assert parsing[frame].boxes("hair")[0] == pytest.approx((left, 12, 16, 8), abs=2)
+
+
+@pytest.mark.parametrize("rule, hair", [("empty mask", 0), ("whole image", 64 * 64), ("last frame's", 128)])
+def test_other_rules_for_images_without_a_face(rule, hair):
+    parsing = frames_with_a_face_that_is_lost().where_no_face(rule)
+    first = 0 if rule == "last frame's" else hair  # nothing was before it
+    assert parsing.mask("hair").sum((1, 2)).tolist() == pytest.approx([first, 128, hair, 128, hair])

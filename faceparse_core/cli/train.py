@@ -47,6 +47,12 @@ def train(argv: list[str]) -> int:
     parser.add_argument(
         "--freeze", type=int, metavar="STAGES", help="so many stages of lite's encoder stay as they are"
     )
+    parser.add_argument(
+        "--body",
+        type=float,
+        metavar="SHARE",
+        help="how fast the finder's body learns, of the rate: 0 (default) leaves it as it is",
+    )
     parser.add_argument("--workers", type=int, help="processes that prepare pictures (1)")
     parser.add_argument("--seed", type=int)
     parser.add_argument("--device")
@@ -63,6 +69,8 @@ def train(argv: list[str]) -> int:
 
         print(finder.train(finder.FinderConfig(*options["data"], **given)))
         return 0
+    if options.pop("body") is not None:
+        parser.error("--body is for the finder: of lite --freeze leaves a part as it is")
     from faceparse_core.training.train import TrainConfig
     from faceparse_core.training.train import train as run
 

@@ -26,7 +26,8 @@ class Face:
     """One face: its ``index`` in the image, its ``box`` (``x, y, width, height``) in pixels: forehead to chin, no hair.
 
     ``angle``: its tilt in the image in degrees, clockwise; the box is upright all the same and holds the tilted face.
-    ``score``: how sure it is, 0..1.
+    ``score``: how sure it is, 0..1. ``landmarks``: x and y, in pixels, of the eye at the left of the upright face, the
+    other eye, the tip of the nose, the corners of the mouth, left and right; none where nothing has found them.
     """
 
     index: int
@@ -36,6 +37,7 @@ class Face:
     height: int
     angle: float = 0.0
     score: float = 1.0
+    landmarks: tuple[tuple[float, float], ...] = ()
 
     @property
     def box(self) -> tuple[int, int, int, int]:
@@ -121,11 +123,11 @@ def clipped(box: Sequence[float], size: Sequence[int]) -> tuple[int, int, int, i
     return max(0, left), max(0, top), min(size[1], right), min(size[0], bottom)
 
 
-def fills(face: Face, size: Sequence[int], others: bool = False) -> bool:
-    """Whether a picture (height, width) is the portrait of this face: its own window would be most of the picture, or,
-    where nothing hints at ``others``, most of its shorter side, as in a video of somebody who speaks."""
+def fills(face: Face, size: Sequence[int]) -> bool:
+    """Whether a picture (height, width) is the portrait of its only face: its window would be most of the picture, or
+    most of its shorter side, as in a video of somebody who speaks."""
     window = framing(face)
-    if not others and window.width >= 0.7 * min(size[:2]):
+    if window.width >= 0.7 * min(size[:2]):
         return True
     width = min(window.x + window.width, size[1]) - max(window.x, 0)
     height = min(window.y + window.height, size[0]) - max(window.y, 0)
@@ -140,9 +142,8 @@ def framing(face: Face) -> Window:
 def framing_of(box: Sequence[float], angle: float) -> Window:
     """A window around a box (left, top, right, bottom), turned with the face in it if that is strongly tilted."""
     left, top, right, bottom = box
-    sine, cosine = abs(math.sin(math.radians(angle))), abs(math.cos(math.radians(angle)))
-    # A face is about 3:4. The box around a tilted one is larger than itself.
-    tall = (right - left + bottom - top) / (1.75 * (sine + cosine))
+    # A face is an ellipse of about 3:4: the sides of a box around it have nearly the same sum, however it is turned.
+    tall = (right - left + bottom - top) / 1.75
     side = _FRAME * tall
     x, y = (left + right) / 2, (top + bottom) / 2
     return Window(x - side / 2, y - side / 2, side, side, angle if abs(angle) > _UPRIGHT else 0.0)

@@ -1,145 +1,314 @@
-"""The finder: pictures in, faces out.
+"""Finding faces: pictures in, faces out. What parses them is not known here.
 
-This one knows the labels of a small parsing network, which is itself the detector: where it sees eyes, a nose and a
-mouth within skin, there may be a face. Pictures are looked at from coarse to fine. Each such place gets a second look,
-framed by what the first one saw; what still has all its parts, in the right order, is a face.
+One look at the whole picture, small, and where that is not one portrait a second, closer one.
 """
 
 from __future__ import annotations
 
+import functools
+import itertools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
-from faceparse_core.faces.face import Face, arranged, fills
-from faceparse_core.faces.frames import layout
-from faceparse_core.faces.spots import Spot, distinct, is_framed, shared, shares_of, spots_in
-from faceparse_core.faces.tiles import FINE_PIXELS, PIXELS_AT_ONCE, See, fine_look, fine_scale
-from faceparse_core.faces.windows import Look, cut
+from faceparse_core import images as pictures
+from faceparse_core.devices import PRECISIONS, placed
+from faceparse_core.errors import CheckpointError
+from faceparse_core.faces.face import Face, arranged, framing
+from faceparse_core.faces.windows import cut
+from faceparse_core.models import MEAN, STD
+from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
 from faceparse_core.rendering import Window
 
-# The side of the square as which a picture is first looked at: faces of 64 pixels and more are seen in it.
-_SIDE = 512
-# The size of the window of a second look.
-_GLANCE = 256
-_MOST_PLACES = 48
-# The least probability of a person's parts that is a trace of one.
-_TRACE = 0.06
+WEIGHTS = Path(__file__).parents[1] / "weights" / "finder.safetensors"
+
+# The longer side of the first look at a picture, and the pixels that the second has at most. Where a picture is much
+# smaller than that, it is enlarged a little.
+_GLANCE, _SECOND_PIXELS, _ENLARGED = 192, 768 * 576, 1.5
+_MULTIPLE = 32
+# From this score on something is a face; what is less may be one, and asks for a closer look.
+_FACE, _HINT = 0.45, 0.15
+_LARGE = 110  # of a face in the second look, in pixels: from here on it is seen better in the first
+_MOST = 400  # faces of one look
+# Where a face is known to be, the window around it is seen so large, and so little is enough.
+_NEAR, _FACE_NEAR = 192, 0.3
+# A face tilted by more than this, in degrees, is looked at again, turned upright, until hardly any tilt is left.
+_TILTED, _LEFT, _TURNS = 12.0, 3.0, 4
+# Marks that span less of a face's box tell nothing of its tilt: it may be any of these. Where they tell nothing in any
+# of them, it takes such a score for a face.
+_SPANNED, _ANY, _PLAIN = 0.07, (0.0, 90.0, 180.0, -90.0), 0.6
+# Two boxes show the same face if they share so much of both, or the smaller lies in the larger by so much.
+_SAME, _WITHIN = 0.4, 0.75
+_PIXELS_AT_ONCE = 1024 * 1024
 
 
-class Finder(Protocol):
-    """Whatever finds faces in images, uint8 (0..255) or float (0..1) [H, W, 3] each."""
+@dataclass(frozen=True)
+class Found:
+    """Faces in an image: boxes, float32 [n, 4] (left, top, right, bottom, perhaps beyond the image), marks [n, 5, 2]
+    and scores [n] in 0..1, the surest first."""
+
+    boxes: Tensor
+    marks: Tensor
+    scores: Tensor
+
+    def __getitem__(self, which: Tensor) -> Found:
+        return Found(self.boxes[which], self.marks[which], self.scores[which])
+
+
+class Finder:
+    """Finds the faces of pictures with a ``FinderNetwork`` that is ready on ``device`` in ``dtype``."""
+
+    def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32):
+        self.network, self.device, self.dtype = network, device, dtype
+
+    @staticmethod
+    @functools.lru_cache(maxsize=4)
+    def bundled(device: torch.device, precision: str) -> Finder:
+        """The one that comes with the package; loaded once. Raises ``CheckpointError`` if its weights are missing."""
+        if not WEIGHTS.is_file():
+            raise CheckpointError(f"the bundled weights {WEIGHTS} are missing: install faceparse again")
+        return Finder.of(WEIGHTS, device, precision)
+
+    @staticmethod
+    def of(weights: Path, device: torch.device, precision: str) -> Finder:
+        """With weights of one's own training."""
+        from safetensors.torch import load_file
+
+        network, dtype = FinderNetwork(), PRECISIONS[precision]
+        network.load_state_dict(load_file(weights))
+        network = placed(network.fold(), device, dtype)
+        return Finder(network.pack() if device.type == "cpu" else network, device, dtype)
 
     def find(self, images: Sequence[Tensor]) -> list[list[Face]]:
-        """The faces of each image, the largest first, numbered so."""
-
-    def find_near(self, image: Tensor, faces: Sequence[Face]) -> list[Face | None]:
-        """Each of these faces, whose places are known from elsewhere, as it is seen in an image, there or nearby, with
-        its index; None for what is not there."""
-
-
-class Pyramid:
-    """The finder that looks with a small parsing network, ``see``, from coarse to fine. ``colour``: what it is to see
-    around a picture, three in 0..1."""
-
-    def __init__(self, see: See, colour: Sequence[float]):
-        self._see, self._colour = see, colour
-
-    def find(self, images: Sequence[Tensor]) -> list[list[Face]]:
-        """The faces of each image, the largest first. A picture that one face fills costs one look. In all others
-        smaller faces are searched, and each place where one may be is looked at once more."""
-        found: list[list[Spot]] = []
-        places: list[tuple[int, Spot]] = []
-        for number, (image, look) in enumerate(zip(images, self._first_looks(images), strict=True)):
-            spots = spots_in(shares_of(look.logits), look.window)
-            close = [spot for spot in spots if spot.certain]
-            others = len(distinct(spots)) > 1
-            alone = len(close) == 1 and fills(close[0].face(0, image.shape), image.shape, others)
-            found.append(close if alone else [])
-            if alone or not _is_sure(look):
-                continue
-            scale = fine_scale(image.shape)
-            if scale and _hints(look, image.shape):
-                finer = fine_look(image, scale, self._see, self._colour)
-                spots += spots_in(shares_of(finer.logits), finer.window)
-            places += [(number, spot) for spot in distinct(spots)[:_MOST_PLACES]]
-
-        for last in (False, True):
-            again = []
-            for number, window, spots in self._glances(images, places):
-                for spot in spots:
-                    # A face that the window does not frame well is judged in one that does.
-                    if spot.certain and (last or is_framed(spot, window)):
-                        found[number].append(spot)
-                    elif spot.likely and not last:
-                        again.append((number, spot))
-            places = [
-                (number, spot)
-                for number, others in enumerate(found)
-                for spot in distinct([spot for where, spot in again if where == number], others)
-            ]
+        """The faces of images, uint8 or float (0..1) [H, W, 3] each, the largest first; images of one size share
+        batches."""
         return [
-            arranged([spot.face(0, image.shape) for spot in distinct(spots)], "size", 0)
-            for image, spots in zip(images, found, strict=True)
+            arranged(self._upright(image, _faces(found, image.shape)), "size", 0)
+            for image, found in zip(images, self._found(images), strict=True)
         ]
 
     def find_near(self, image: Tensor, faces: Sequence[Face]) -> list[Face | None]:
-        """Each of these faces as it is seen in an image where it was, or nearby; None for what is not recognised."""
-        places = [Spot.of(face) for face in faces]
-        glances = self._glances([image], [(0, place) for place in places])
-        return [_recognised(place, spots, image) for place, (_, _, spots) in zip(places, glances, strict=True)]
+        """Each of these faces, whose places are known from elsewhere, as it is seen in an image, uint8 or float [H, W,
+        3], there or nearby, with its index; None for what is not there."""
+        near = self._near(image, [replace(face, angle=0.0) for face in faces])
+        numbered = [replace(one, index=number) for number, one in enumerate(near) if one]
+        seen = {one.index: one for one in self._upright(image, numbered)}
+        return [
+            replace(seen[number], index=face.index) if number in seen else None for number, face in enumerate(faces)
+        ]
 
-    def _first_looks(self, images: Sequence[Tensor]) -> list[Look]:
-        """What the network makes of the whole of each image; those that are laid out alike together."""
-        layouts = [layout(image.shape[0], image.shape[1], _SIDE) for image in images]
-        groups: dict[tuple, list[int]] = {}
-        for number, (image, place) in enumerate(zip(images, layouts, strict=True)):
-            groups.setdefault((place.size, image.dtype), []).append(number)
-        looks: dict[int, Look] = {}
-        for (size, _), group in groups.items():
-            at_once = max(1, PIXELS_AT_ONCE // math.prod(size))
+    def _near(self, image: Tensor, faces: Sequence[Face]) -> list[Face | None]:
+        """Each of these faces as it is seen in a window of its own, which is turned by its angle."""
+        seen: list[Face | None] = []
+        at_once = _PIXELS_AT_ONCE // _NEAR**2
+        for start in range(0, len(faces), at_once):
+            some = faces[start : start + at_once]
+            windows = [replace(framing(face), angle=face.angle) for face in some]
+            pixels = torch.stack([self._normalised(cut(image, window, _NEAR, MEAN)) for window in windows])
+            for face, window, output in zip(some, windows, self._seen(pixels), strict=True):
+                found = _placed(decoded(output, _FACE_NEAR), window, _NEAR)
+                near = [one for one in _faces(found, image.shape) if _overlap(one, face) > 0.3]
+                seen.append(max(near, key=lambda one: one.score * _overlap(one, face), default=None))  # noqa: B023
+        return seen
+
+    def _upright(self, image: Tensor, faces: Sequence[Face]) -> list[Face]:
+        """The faces of an image with their tilt as it is seen when they are turned upright: most of what the network
+        learnt from stood so. Those that stand upright are as they were; what cannot be made out is left out."""
+        settled = self._decided(image, faces)
+        tilted = [n for n, face in enumerate(settled) if abs(face.angle) > _TILTED]
+        for _ in range(_TURNS):
+            left = []
+            for n, seen in zip(tilted, self._near(image, [settled[n] for n in tilted]), strict=True):
+                if seen is None:
+                    continue
+                face = settled[n]
+                settled[n] = replace(seen, index=face.index, score=max(seen.score, face.score))
+                if abs(_from_to(face.angle, seen.angle)) > _LEFT:
+                    left.append(n)
+            tilted = left
+        return settled
+
+    def _decided(self, image: Tensor, faces: Sequence[Face]) -> list[Face]:
+        """These faces, those whose marks tell no tilt as they are seen in that of four turns in which they look most
+        like a face that stands upright. What does in none is no face, unless it is a sure one, without a tilt."""
+        doubted = [face for face in faces if _span(face) < _SPANNED]
+        turned = [replace(face, angle=angle) for face in doubted for angle in _ANY]
+        guesses = iter(zip(turned, self._near(image, turned), strict=True))
+        decided = []
+        for face in faces:
+            if _span(face) >= _SPANNED:
+                decided.append(face)
+                continue
+            upright = [
+                seen
+                for turn, seen in itertools.islice(guesses, len(_ANY))
+                if seen and _span(seen) >= _SPANNED and abs(_from_to(turn.angle, seen.angle)) < 45
+            ]
+            best = max(upright, key=lambda seen: seen.score * _span(seen), default=None)
+            if best:
+                decided.append(replace(best, index=face.index, score=face.score))
+            elif face.score >= _PLAIN:
+                decided.append(replace(face, angle=0.0))
+        return decided
+
+    def _found(self, images: Sequence[Tensor]) -> list[Found]:
+        sizes = [image.shape[:2] for image in images]
+        found = self._looks(images, [_GLANCE / max(size) for size in sizes], _HINT)
+        closer = [n for n, size in enumerate(sizes) if not _is_filled(found[n], size)]
+        scales = [min(_ENLARGED, math.sqrt(_SECOND_PIXELS / (sizes[n][0] * sizes[n][1]))) for n in closer]
+        closer = [(n, scale) for n, scale in zip(closer, scales, strict=True) if scale > 1.25 * _GLANCE / max(sizes[n])]
+        seen = self._looks([images[n] for n, _ in closer], [scale for _, scale in closer], _FACE)
+        for (n, scale), more in zip(closer, seen, strict=True):
+            found[n] = _together(found[n], more, scale)
+        return [one[one.scores >= _FACE] for one in found]
+
+    def _looks(self, images: Sequence[Tensor], scales: Sequence[float], least: float) -> list[Found]:
+        """What is found in images, each brought to a scale."""
+        groups: dict[tuple[int, int], list[int]] = {}
+        frames = []
+        for number, (image, scale) in enumerate(zip(images, scales, strict=True)):
+            inner = max(1, round(image.shape[0] * scale)), max(1, round(image.shape[1] * scale))
+            frame = _MULTIPLE * math.ceil(inner[0] / _MULTIPLE), _MULTIPLE * math.ceil(inner[1] / _MULTIPLE)
+            frames.append((inner, frame))
+            groups.setdefault(frame, []).append(number)
+        found: dict[int, Found] = {}
+        for frame, group in groups.items():
+            at_once = max(1, _PIXELS_AT_ONCE // (frame[0] * frame[1]))
             for start in range(0, len(group), at_once):
                 some = group[start : start + at_once]
-                pixels = torch.stack([layouts[n].fill(images[n], self._colour) for n in some])
-                for n, logits in zip(some, self._see(pixels), strict=True):
-                    looks[n] = Look(logits, layouts[n].window(*images[n].shape[:2]))
-        return [looks[number] for number in range(len(images))]
+                pixels = torch.stack([self._laid_out(images[n], *frames[n]) for n in some])
+                for n, output in zip(some, self._seen(pixels), strict=True):
+                    one = decoded(output, least)
+                    factor = torch.tensor([images[n].shape[1] / frames[n][0][1], images[n].shape[0] / frames[n][0][0]])
+                    found[n] = Found(one.boxes * factor.repeat(2), one.marks * factor, one.scores)
+        return [found[n] for n in range(len(images))]
 
-    def _glances(
-        self, images: Sequence[Tensor], places: list[tuple[int, Spot]]
-    ) -> Iterator[tuple[int, Window, list[Spot]]]:
-        """Of each place (the image's number, a spot) the window in which it was looked at, and what was there."""
-        at_once = PIXELS_AT_ONCE // _GLANCE**2
-        for start in range(0, len(places), at_once):
-            batch = [(number, spot.window) for number, spot in places[start : start + at_once]]
-            pieces = [cut(images[number], window, _GLANCE, self._colour) for number, window in batch]
-            if len({piece.dtype for piece in pieces}) > 1:
-                pieces = [piece / 255 if piece.dtype == torch.uint8 else piece for piece in pieces]
-            for (number, window), logits in zip(batch, self._see(torch.stack(pieces)), strict=True):
-                yield number, window, spots_in(shares_of(logits), window)
+    def _laid_out(self, image: Tensor, inner: tuple[int, int], frame: tuple[int, int]) -> Tensor:
+        """The image in ``frame``, grey beyond it, normalised, float32 [3, H, W]."""
+        small = self._normalised(pictures.resize(image, inner))
+        return F.pad(small, (0, frame[1] - inner[1], 0, frame[0] - inner[0]))
 
+    def _normalised(self, image: Tensor) -> Tensor:
+        """[H, W, 3] as the network takes it, float32 [3, H, W]."""
+        mean, std = (torch.tensor(values, device=self.device) for values in (MEAN, STD))
+        return ((pictures.as_float(image.to(self.device)) - mean) / std).permute(2, 0, 1)
 
-def _recognised(place: Spot, spots: Sequence[Spot], image: Tensor) -> Face | None:
-    """The face of a place, whose index it keeps, among what was seen there."""
-    near = [spot for spot in spots if spot.certain and shared(spot.box, place.box) > 0.5]
-    if not near:
-        return None
-    best = min(near, key=lambda spot: math.dist(spot.window.centre, place.window.centre))
-    return best.face(place.index, image.shape)
+    @torch.inference_mode()
+    def _seen(self, pixels: Tensor) -> Tensor:
+        return self.network(pixels.to(self.dtype, memory_format=torch.channels_last)).float().cpu()
 
 
-def _is_sure(look: Look) -> bool:
-    """Whether the network tells labels apart at all. One that was never trained does not, and finds no faces."""
-    return look.logits.softmax(0).amax(0).mean().item() > 0.5
+def decoded(output: Tensor, least: float) -> Found:
+    """The faces in the network's map, float32 [15, h, w], whose score is at least so much; in the map's pixels."""
+    score = output[0].sigmoid()
+    peak = F.max_pool2d(score[None], 3, 1, 1)[0] == score
+    row, column = (peak & (score >= least)).nonzero(as_tuple=True)
+    scores, order = score[row, column].sort(descending=True)
+    order = order[:_MOST]
+    row, column = row[order], column[order]
+    values = output[1:, row, column].T
+    cell = torch.stack([column, row], 1).float().add(0.5).mul(STRIDE)
+    sides = values[:, 2:4].clamp(-4, 8).exp() * STRIDE
+    extent = sides.prod(1, keepdim=True).sqrt()
+    centre = cell + values[:, :2] * extent
+    marks = cell[:, None] + values[:, 4:].view(-1, MARKS, 2) * extent[:, None]
+    return _distinct(Found(torch.cat([centre - sides / 2, centre + sides / 2], 1), marks, scores[:_MOST]))
 
 
-def _hints(look: Look, size: Sequence[int]) -> bool:
-    """Whether smaller faces may be in a picture (height, width): where the look is about half as fine as the next one
-    would be, there is a trace of a person in it. In noise or on a plain wall there is none."""
-    scale = 4 * look.logits.shape[1] / look.window.height
-    if 64 * scale < 28 or size[0] * size[1] > FINE_PIXELS:
-        return True
-    return look.logits.softmax(0)[0].min().item() < 1 - _TRACE
+def _placed(found: Found, window: Window, side: int) -> Found:
+    """What was found in a window that was seen ``side`` pixels wide, in the pixels of its image; a box that is turned
+    with its window becomes that of the ellipse in it."""
+    scale, turn = window.width / side, math.radians(window.angle)
+    forth = scale * torch.tensor([[math.cos(turn), -math.sin(turn)], [math.sin(turn), math.cos(turn)]])
+    middle = torch.tensor(window.centre)
+    centres = (found.boxes.view(-1, 2, 2).mean(1) - side / 2) @ forth.T + middle
+    halves = (found.boxes[:, 2:] - found.boxes[:, :2]) / 2
+    reach = (halves.square() @ forth.T.square()).sqrt()
+    marks = (found.marks - side / 2) @ forth.T + middle
+    return Found(torch.cat([centres - reach, centres + reach], 1), marks, found.scores)
+
+
+def _together(coarse: Found, fine: Found, scale: float) -> Found:
+    """What two looks found, the second at this ``scale``: a face that both did as the one that saw it better did."""
+    boxes, marks, scores = (
+        torch.cat([getattr(one, name) for one in (coarse, fine)]) for name in ("boxes", "marks", "scores")
+    )
+    second = torch.arange(len(scores)) >= len(coarse.scores)
+    large = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt() * scale > _LARGE
+    return _distinct(Found(boxes, marks, scores)[(scores - 0.3 * (second == large)).argsort(descending=True)])
+
+
+def _distinct(found: Found) -> Found:
+    """The faces without those that are one that is surer."""
+    boxes = found.boxes
+    corner, end = (
+        torch.maximum(boxes[:, None, :2], boxes[None, :, :2]),
+        torch.minimum(boxes[:, None, 2:], boxes[None, :, 2:]),
+    )
+    both = (end - corner).clamp_min(0).prod(2)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    smaller = torch.minimum(area[:, None], area[None])
+    same = (both > _SAME * (area[:, None] + area[None] - both)) | (both > _WITHIN * smaller)
+    kept: list[int] = []
+    for face in range(len(boxes)):
+        if not same[face, kept].any():
+            kept.append(face)
+    return found[torch.tensor(kept, dtype=torch.long)]
+
+
+def _faces(found: Found, size: Sequence[int]) -> list[Face]:
+    """The faces of an image (height, width); of their boxes what lies in it."""
+    faces = []
+    for box, marks, score in zip(found.boxes.tolist(), found.marks.tolist(), found.scores.tolist(), strict=True):
+        left, top = (max(0, round(v)) for v in box[:2])
+        right, bottom = (min(most, round(v)) for v, most in zip(box[2:], (size[1], size[0]), strict=True))
+        if right <= left or bottom <= top:
+            continue
+        landmarks = tuple((round(x, 1), round(y, 1)) for x, y in marks)
+        faces.append(
+            Face(0, left, top, right - left, bottom - top, round(tilt(landmarks), 1), round(score, 3), landmarks)
+        )
+    return faces
+
+
+def _overlap(a: Face, b: Face) -> float:
+    """Intersection over union of the boxes of two faces."""
+    width = min(a.x + a.width, b.x + b.width) - max(a.x, b.x)
+    height = min(a.y + a.height, b.y + b.height) - max(a.y, b.y)
+    both = max(0, width) * max(0, height)
+    return both / (a.width * a.height + b.width * b.height - both)
+
+
+def tilt(landmarks: Sequence[Sequence[float]]) -> float:
+    """The angle of a face in degrees, clockwise, by its five landmarks: from the eyes to the mouth is down, and so is
+    the line of the eyes, turned by a right angle."""
+    (ax, ay), (bx, by), _, (cx, cy), (dx, dy) = landmarks
+    across = (cx + dx - ax - bx) / 2 - (by - ay)
+    down = (cy + dy - ay - by) / 2 + (bx - ax)
+    return math.degrees(math.atan2(-across, down))
+
+
+def _span(face: Face) -> float:
+    """How much of a face's box its marks span: the parallelogram of the eyes and the way from them to the mouth; about
+    .17 of an upright face, nothing where the network could not decide how it is turned."""
+    (ax, ay), (bx, by), _, (cx, cy), (dx, dy) = face.landmarks
+    down_x, down_y = (cx + dx - ax - bx) / 2, (cy + dy - ay - by) / 2
+    return ((bx - ax) * down_y - (by - ay) * down_x) / (face.width * face.height)
+
+
+def _from_to(angle: float, other: float) -> float:
+    """The turn from one angle to another, in degrees, -180 to 180."""
+    return (other - angle + 180) % 360 - 180
+
+
+def _is_filled(found: Found, size: Sequence[int]) -> bool:
+    """Whether one sure face fills an image (height, width), so that nobody else is looked for."""
+    if len(found.scores) != 1 or found.scores[0] < 0.6:
+        return False
+    sides = found.boxes[0, 2:] - found.boxes[0, :2]
+    return sides.prod().sqrt().item() > 0.4 * min(size)

@@ -10,7 +10,6 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.faces.face import Face, fills, framing
-from faceparse_core.faces.tiles import fine_scale
 from faceparse_core.faces.windows import padded
 from faceparse_core.rendering import Window
 
@@ -18,33 +17,32 @@ _STRIDE = 32  # input sizes are multiples of it
 # Up to this ratio of the sides a picture is stretched to the square. Beyond it, keeping the proportions parses better:
 # see benchmarks/fit.py.
 _STRETCH_UP_TO = 1.1
-# Up to this height in the fine look, in pixels, a face is seen well in it.
-_TALLEST = 480
 
 
 @dataclass(frozen=True)
 class Found:
     """The ``faces`` of an image, and what is settled already before they are framed: their ``windows``, which hold
-    still over the frames of a video; whether the image is the ``portrait`` of one of them; ``cut``: it begins a scene.
+    still over the frames of a video; whether the image is the ``portrait`` of one of them; ``cut``: it begins a scene;
+    ``others``: whether people who show no face belong to the picture.
     """
 
     faces: list[Face]
     windows: list[Window] | None = None
     portrait: bool | None = None
     cut: bool = False
+    others: bool = True
 
 
 @dataclass(frozen=True)
 class Framed:
     """How an image is looked at: ``windows``, one for each of the ``faces``, beside the whole of it; of a ``portrait``
-    the whole is all that there is to see. ``fine``: the scale at which the whole is looked at closely, where its faces
-    are small."""
+    the whole is all that there is to see."""
 
     faces: list[Face]
     windows: list[Window]
     portrait: bool
-    fine: float | None
     cut: bool
+    others: bool = True
 
 
 def framed(found: Found, size: Sequence[int]) -> Framed:
@@ -52,12 +50,9 @@ def framed(found: Found, size: Sequence[int]) -> Framed:
     faces = found.faces
     portrait = len(faces) == 1 and fills(faces[0], size) if found.portrait is None else found.portrait
     if portrait:
-        return Framed(faces, [], True, None, found.cut)
+        return Framed(faces, [], True, found.cut, found.others)
     windows = [framing(face) for face in faces] if found.windows is None else found.windows
-    scale = fine_scale(size)
-    if scale and not (faces and max(face.height for face in faces) * scale < _TALLEST):
-        scale = None
-    return Framed(faces, windows, False, scale, found.cut)
+    return Framed(faces, windows, False, found.cut, found.others)
 
 
 # ---------------------------------------------------------------------------------------------- the whole

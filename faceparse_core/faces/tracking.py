@@ -57,7 +57,7 @@ class Tracker:
                 self._tracks, self._next = [], 0
             faces = self._matched(image, one.faces, finder)
             windows = [track.window for track in self._tracks if not track.missed]
-            followed.append(Found(faces, windows, portrait, cut))
+            followed.append(Found(faces, windows, portrait, cut, one.others))
         return followed
 
     def steadied(self, frames: Sequence[Framed], seen: Sequence[Seen]) -> list[Seen]:

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core import images as pictures
+from faceparse_core.faces.face import Face
 from faceparse_core.labels import NUM_LABELS, region_ids
 from faceparse_core.rendering import Window
 
@@ -72,6 +73,12 @@ _SURE = 0.7
 _NEARNESS = 6.0
 # How many cells of background around a person are left as they were seen.
 _RIM = 4
+# Somebody whose face is turned away shows at least so many cells of hair or hat that are this probable.
+_FEWEST_HAIR, _SURE_HAIR = 30, 0.8
+_HEAD = list(region_ids("hair + hat"))
+# Where there is a face, the network sees so much of one in its box, even if most of it is covered.
+_SHOWN = 0.1
+_FACE = list(region_ids("skin + nose + eyes + brows + lips + mouth + eyeglasses"))
 # How many heights of a face away from its middle a label may be. What is taken for it further away is something else.
 _REACH = {
     "eyes + brows + eyeglasses + nose + mouth_area": 0.65,
@@ -101,24 +108,38 @@ class Seen:
 @dataclass(frozen=True)
 class Scene:
     """An image put together from several looks: upright ones, to be painted over each other in order on background,
-    and whose each cell of ``window`` is: the number of the face, uint8 [h, w]."""
+    and whose each cell of ``window`` is: the place of the face in the list, or after all of them for somebody without
+    one, uint8 [h, w]."""
 
     looks: tuple[Look, ...]
     owner: Tensor
     window: Window
 
 
-def compose(whole: Look, size: tuple[int, int], details: Sequence[Look]) -> Scene:
+def are_shown(faces: Sequence[Face], looks: Sequence[Look]) -> list[bool]:
+    """Of each face whether the look at it shows some of one where it should be: else the finder was wrong."""
+    if not faces:
+        return []
+    shares = []
+    for face, look in zip(faces, looks, strict=True):
+        cells = _cells((16, 16), Window(face.x, face.y, face.width, face.height)).to(look.logits.device)
+        of_face = _sampled(look, cells).softmax(0)[_FACE].sum(0)
+        shares.append((of_face > 0.5).float().mean())
+    return (torch.stack(shares) >= _SHOWN).tolist()
+
+
+def compose(whole: Look, size: tuple[int, int], details: Sequence[Look], others: bool = True) -> Scene:
     """One picture of what was seen of an image of ``size`` (height, width) and, more exactly, of each of its faces.
 
     ``whole``: a window that holds the image; ``details``: of each face a square window, twice as high as the face,
     that may be turned.
 
-    In the whole only what hangs together with a face is left; the rest is background. Over it lie the surroundings of
-    each face, those of the largest first. Where windows meet, the one whose middle is nearer counts more, and towards
-    its border each gives way to the whole, so that it ends in what lies under it.
+    In the whole what hangs together with a face is left, and, with ``others``, whoever has hair or a hat though no
+    face; the rest is background. Over it lie the surroundings of each face, those of the largest first. Where windows
+    meet, the one whose middle is nearer counts more, and towards its border each gives way to the whole, so that it
+    ends in what lies under it.
     """
-    whole, kept, owner = _attached(whole, [detail.window for detail in details])
+    whole, kept, owner = _attached(whole, [detail.window for detail in details], others)
     looks = [_cropped(whole, kept, size)] if kept.any() else []
     for detail in sorted(details, key=lambda detail: -detail.window.width):
         place = _reached(detail.window, size)
@@ -203,9 +224,9 @@ def _reached(window: Window, size: tuple[int, int]) -> Window:
     return Window(left, top, right - left, bottom - top)
 
 
-def _attached(whole: Look, faces: Sequence[Window]) -> tuple[Look, Tensor, Tensor]:
-    """The whole with nothing but background where nothing hangs together with a face; where something does, bool
-    [h, w]; and whose each cell is, uint8 [h, w]."""
+def _attached(whole: Look, faces: Sequence[Window], others: bool) -> tuple[Look, Tensor, Tensor]:
+    """The whole with nothing but background where there is nobody; where somebody is, bool [h, w]: what hangs together
+    with a face, and people who show hair alone; and whose each cell is, as in ``Scene``."""
     device = whole.logits.device
     nothing = background(device, 20)
     if not faces:
@@ -223,6 +244,10 @@ def _attached(whole: Look, faces: Sequence[Window]) -> tuple[Look, Tensor, Tenso
     # A piece with one face is of that person, however near the next is.
     alone = (holds.sum(1) == 1)[pieces]
     owner[alone] = holds.argmax(1)[pieces[alone]]
+    if others:
+        turned_away = _without_face(whole.logits, labels, keep)
+        keep |= turned_away
+        owner[turned_away] = len(faces)
     # With a rim, in which the background stays as uncertain as it was seen, and which belongs to whom it surrounds.
     kept, owner = torch.from_numpy(keep), torch.from_numpy(owner).to(torch.uint8)
     free = (labels == 0).cpu()  # what is too far from its face to be what it looks like is no part of the rim
@@ -233,6 +258,17 @@ def _attached(whole: Look, faces: Sequence[Window]) -> tuple[Look, Tensor, Tenso
         kept = kept | rim
     logits = torch.where(kept.to(device), whole.logits, nothing)
     return Look(logits, whole.window), kept, owner
+
+
+def _without_face(logits: Tensor, labels: Tensor, kept: np.ndarray) -> np.ndarray:
+    """Where beside what is kept there are people whose faces are turned away, bool [h, w]."""
+    hair = (logits.softmax(0)[_HEAD].sum(0) > _SURE_HAIR).cpu().numpy() & ~kept
+    if hair.sum() < _FEWEST_HAIR:
+        return np.zeros_like(kept)
+    pieces, count = connected((labels > 0).cpu().numpy() & ~kept)
+    enough = np.bincount(pieces[hair], minlength=count + 1) >= _FEWEST_HAIR
+    enough[0] = False
+    return enough[pieces]
 
 
 def _reach(device: torch.device) -> Tensor:

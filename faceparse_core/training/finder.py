@@ -23,6 +23,7 @@ from faceparse_core import checkpoints
 from faceparse_core.devices import choose_device, placed
 from faceparse_core.models.finder import MARKS, FinderNetwork
 from faceparse_core.models.lite import Lite
+from faceparse_core.training.depthwise import quicken_depthwise
 from faceparse_core.training.photos import Photos
 from faceparse_core.training.running import Run, dtype_for, loader_of, normalise, step_sizes
 from faceparse_core.training.scenes import Scenery, Scenes
@@ -69,6 +70,8 @@ def train(config: FinderConfig) -> Path:
     device = choose_device(config.device)
     dtype = dtype_for(config.precision, device)
     network = placed(started(config.init), device).train()
+    if config.body and device.type == "cpu" and dtype is torch.bfloat16:
+        quicken_depthwise(network)
     body = list(network.body.parameters())
     others = [p for name, p in network.named_parameters() if not name.startswith("body.")]
     frozen = None

@@ -1,0 +1,124 @@
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from faceparse_core.faces.face import Face
+from faceparse_core.faces.finder import Finder, decoded, tilt
+from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
+from faceparse_core.training.scenes import targets_of
+
+
+def drawn(boxes, marks=None, size=256):
+    """The map that a perfect network would give of faces, boxes as centre x, y, width, height."""
+    boxes = np.array(boxes, np.float32).reshape(-1, 4)
+    if marks is None:
+        marks = np.repeat(boxes[:, None, :2], MARKS, 1)
+    targets = targets_of(boxes, np.array(marks, np.float32), np.ones(len(boxes), bool), size)
+    near = torch.from_numpy(targets[0]).clamp(1e-3, 1 - 1e-3)
+    return torch.cat([near.logit()[None], torch.from_numpy(targets[3:])])
+
+
+@pytest.mark.parametrize("height, width", [(32, 32), (64, 160), (320, 224)])
+def test_a_cell_for_eight_pixels(height, width):
+    output = FinderNetwork().eval()(torch.rand(2, 3, height, width))
+    assert output.shape == (2, 1 + 4 + 2 * MARKS, height // STRIDE, width // STRIDE)
+
+
+def test_it_is_small():
+    parameters = sum(p.numel() for p in FinderNetwork().parameters())
+    assert 2 * parameters < 1.5e6
+
+
+def test_folded_and_packed_it_says_the_same():
+    torch.manual_seed(1)
+    network = FinderNetwork()
+    with torch.no_grad():
+        for _ in range(3):
+            network(torch.rand(4, 3, 64, 64))
+    network.eval()
+    pixels = torch.rand(1, 3, 96, 64).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        expected = network(pixels)
+        network.fold().to(memory_format=torch.channels_last)
+        torch.testing.assert_close(network(pixels), expected, atol=1e-4, rtol=1e-3)
+        torch.testing.assert_close(network.pack()(pixels), expected, atol=1e-4, rtol=1e-3)
+
+
+def test_what_is_drawn_is_read():
+    boxes = [[60, 70, 30, 40], [180, 160, 100, 130], [200, 20, 16, 20]]
+    marks = [[[x + a * w, y + b * h] for a, b in ((-0.2, -0.1), (0.2, -0.1), (0, 0.1), (-0.15, 0.3), (0.15, 0.3))]
+             for x, y, w, h in boxes]  # fmt: skip
+    found = decoded(drawn(boxes, marks), 0.5)
+    assert len(found.scores) == 3
+    order = [torch.cdist(found.marks[:, 2], torch.tensor([mark[2]]))[:, 0].argmin().item() for mark in marks]
+    for face, (x, y, width, height), mark in zip(order, boxes, marks, strict=True):
+        expected = torch.tensor([x - width / 2, y - height / 2, x + width / 2, y + height / 2])
+        torch.testing.assert_close(found.boxes[face], expected, atol=0.01, rtol=0)
+        torch.testing.assert_close(found.marks[face], torch.tensor(mark), atol=0.01, rtol=0)
+
+
+def test_the_same_face_comes_once():
+    twice = torch.maximum(drawn([[100, 100, 60, 80]]), drawn([[116, 100, 60, 80]]).nan_to_num(-9))
+    assert len(decoded(twice, 0.5).scores) == 1
+    apart = [[60, 100, 60, 80], [130, 100, 60, 80]]
+    assert len(decoded(drawn(apart), 0.5).scores) == 2
+
+
+def test_what_may_be_a_face_counts_neither_way():
+    box, marks = np.array([[100, 100, 60, 80]], np.float32), np.full((1, MARKS, 2), np.nan, np.float32)
+    known, doubtful = (targets_of(box, marks, np.array([sure]), 256) for sure in (True, False))
+    assert known[0].max() == 1 and known[1].min() == 1 and known[2].sum() == pytest.approx(1)
+    assert doubtful[0].max() == 0 and doubtful[2].max() == 0
+    assert (doubtful[1] == 0).sum() == pytest.approx(60 * 80 / STRIDE**2, rel=0.4)
+
+
+class Oracle(torch.nn.Module):
+    """Says that there is a face where a picture is bright, as large as that is."""
+
+    def forward(self, pixels):
+        maps = []
+        for picture in pixels:
+            bright = (picture.mean(0) > 1.5).nonzero().float()
+            boxes = []
+            if len(bright):
+                (top, left), (bottom, right) = bright.min(0).values, bright.max(0).values + 1
+                boxes = [[(left + right) / 2, (top + bottom) / 2, right - left, bottom - top]]
+            side = max(picture.shape[1:])
+            whole = drawn(boxes, size=math.ceil(side / STRIDE) * STRIDE)
+            maps.append(whole[:, : picture.shape[1] // STRIDE, : picture.shape[2] // STRIDE])
+        return torch.stack(maps)
+
+
+def test_boxes_are_in_the_pictures_pixels():
+    finder = Finder(Oracle(), torch.device("cpu"))
+    pictures = []
+    for height, width, dtype in ((900, 1600, torch.uint8), (300, 200, torch.float32), (900, 1600, torch.float32)):
+        picture = torch.zeros(height, width, 3)
+        picture[100:180, 40:100] = 1
+        pictures.append((picture * 255).to(dtype) if dtype == torch.uint8 else picture)
+    for found in finder.find([*pictures, torch.zeros(64, 64, 3)])[:3]:
+        (face,) = found
+        assert (face.x, face.y, face.width, face.height) == pytest.approx((40, 100, 60, 80), abs=4)
+    assert finder.find([torch.zeros(64, 64, 3)]) == [[]]
+
+
+@pytest.mark.parametrize("angle", [0, 30, 90, 180, -120])
+def test_the_tilt_is_that_of_the_landmarks(angle):
+    upright = torch.tensor([[-2.0, -2], [2, -2], [0, 0], [-1.5, 2], [1.5, 2]])
+    sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+    turned = upright @ torch.tensor([[cosine, sine], [-sine, cosine]])
+    assert (tilt(turned.tolist()) - angle + 180) % 360 - 180 == pytest.approx(0, abs=0.01)
+
+
+def test_a_face_is_looked_for_where_it_was():
+    finder = Finder(Oracle(), torch.device("cpu"))
+    picture = torch.zeros(900, 1600, 3)
+    picture[400:480, 740:800] = 1
+    near, far = Face(7, 730, 410, 60, 80), Face(3, 100, 100, 60, 80)
+    seen, missed = finder.find_near(picture, [near, far])
+    assert missed is None
+    assert seen.index == 7
+    assert (seen.x, seen.y, seen.width, seen.height) == pytest.approx((740, 400, 60, 80), abs=4)
+    assert finder.find_near(picture, []) == []
