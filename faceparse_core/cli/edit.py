@@ -6,10 +6,14 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from faceparse_core.cli.files import Outputs, one_file, out_path, pictures_in
 from faceparse_core.cli.options import add_model_options, counted, face_parser
 from faceparse_core.errors import enough_memory, number
+
+if TYPE_CHECKING:
+    from faceparse_core.edits import Piece
 
 _COLOURED = {
     "hair": "the hair",
@@ -25,21 +29,27 @@ examples:
   faceparse edit portrait.jpg --hair "#3a2416" --tips "#d9a441"        … dark above, blond at the tips
   faceparse edit portrait.jpg --background blur --radius 3             beside the picture: portrait.edited.png
   faceparse edit portrait.jpg --background transparent -o me.png
+  faceparse edit portrait.jpg --wear hat --wear sun-glasses            drawings that come with it, on every face
+  faceparse edit portrait.jpg --wear mine.png --wear hat=top-hat.png   your own glasses, and a hat of your own
   faceparse edit group.jpg --privacy pixelate -o nobody.png            every face that is found, hidden
   faceparse edit portraits/ --background white --out edited/           every picture of a folder
 
 colours:
   "#7a1f2b" (in quotes: the shell takes # for a comment), or a name such as navy, silver, saddlebrown
 
+to wear:
+  round-glasses, sun-glasses, hat, earrings, beard, face-mask, or the file of a picture with transparency: glasses, or
+  what is laid on as NAME is with NAME=FILE
+
 order:
-  whatever the order of the options: colours first, then what is hidden, the background last
+  whatever the order of the options: colours first, then what is worn, what is hidden, the background last
 """
 
 
 def edit(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="faceparse edit",
-        description="Changes people in pictures: hair colour, background. What is not meant stays as it is.",
+        description="Changes people in pictures: hair colour, glasses and hats to try on, background. What is not meant stays as it is.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -50,6 +60,9 @@ def edit(argv: list[str]) -> int:
     parser.add_argument("--tips", type=_colour, metavar="COLOUR", help="the colour of the hair's tips (with --hair)")
     parser.add_argument(
         "--strength", type=float, default=1.0, metavar="0..1", help="how much of the new colours is seen (1)"
+    )
+    parser.add_argument(
+        "--wear", action="append", default=[], type=_piece, metavar="WHAT", help="tried on by everybody; again for more"
     )
     parser.add_argument(
         "--privacy", choices=("pixelate", "blur", "solid", "average-face"), help="hides everybody's face, or --area"
@@ -74,7 +87,7 @@ def edit(argv: list[str]) -> int:
         parser.print_help()
         return 2
     args = parser.parse_args(argv)
-    if not any(getattr(args, name) for name in (*_COLOURED, "privacy", "background")):
+    if not any(getattr(args, name) for name in (*_COLOURED, "wear", "privacy", "background")):
         parser.error("nothing is to be changed: say what, for example --hair '#7a1f2b' or --background blur")
     if args.area and not args.privacy:
         parser.error("--area is what --privacy hides: give both")
@@ -103,6 +116,7 @@ def _edit_files(args: argparse.Namespace, inputs: list[Path], file: Path | None)
         **{name: getattr(args, name) for name in _COLOURED},
         tips=args.tips,
         strength=args.strength,
+        wear=args.wear,
         privacy=args.privacy and args.privacy.replace("-", " "),
         area=(args.area or "face").replace("-", " "),
         background=args.background,
@@ -137,6 +151,20 @@ def _colour(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def _piece(text: str) -> Piece:
+    """``--wear``: a name, the file of a picture, or NAME=FILE."""
+    from faceparse_core.edits import piece, piece_names
+
+    name, equals, file = text.partition("=")
+    name = name.replace("-", " ")
+    try:
+        if equals and name in piece_names():
+            return piece(Path(file), like=name)
+        return piece(name if name in piece_names() else text)
+    except (ValueError, OSError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _background(text: str) -> str | Path:

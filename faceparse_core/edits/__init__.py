@@ -9,20 +9,30 @@ asked for.
 """
 
 from faceparse_core.edits import several
+from faceparse_core.edits.anchors import POINTS, Anchors, find_anchors
 from faceparse_core.edits.backdrop import blur_background, replace_background
 from faceparse_core.edits.colours import Colour, rgb
 from faceparse_core.edits.privacy import AREAS, WAYS, hidden_area, hide
 from faceparse_core.edits.recolour import recolour
+from faceparse_core.edits.wardrobe import Piece, piece, piece_names
+from faceparse_core.edits.wearing import try_on
 
 __all__ = [
     "AREAS",
+    "POINTS",
     "WAYS",
+    "Anchors",
     "Colour",
+    "Piece",
     "blur_background",
+    "find_anchors",
     "hidden_area",
     "hide",
+    "piece",
+    "piece_names",
     "recolour",
     "replace_background",
     "rgb",
     "several",
+    "try_on",
 ]

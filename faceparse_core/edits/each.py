@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from faceparse_core import images as pictures
+from faceparse_core.faces import Face
 
 
 def changed(
@@ -24,3 +25,11 @@ def changed(
         if progress:
             progress(number + 1, len(frames))
     return result
+
+
+def chosen(faces: Sequence[Face], face: int | str) -> list[Face]:
+    """Those of an image's faces that are meant by "all", "largest" or an index. Raises ValueError for anything else."""
+    if not (face in ("all", "largest") or (isinstance(face, int) and face >= 0)):
+        raise ValueError(f"face must be 'all', 'largest' or an index from 0 on, not {face!r}")
+    largest = max(faces, key=lambda one: one.width * one.height, default=None)
+    return [one for one in faces if face == "all" or one.index == face or (face == "largest" and one is largest)]

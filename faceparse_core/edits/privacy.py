@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core.edits.colours import Colour, rgb
-from faceparse_core.edits.each import changed
+from faceparse_core.edits.each import changed, chosen
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import Axes, Face, face_axes
 from faceparse_core.images import Images
@@ -69,8 +69,6 @@ def hidden_area(
     """
     if area not in AREAS:
         raise ValueError(f"unknown area {area!r}: choose one of {', '.join(AREAS)}")
-    if not (face in ("all", "largest") or (isinstance(face, int) and face >= 0)):
-        raise ValueError(f"face must be 'all', 'largest' or an index from 0 on, not {face!r}")
     if others and face == "all":
         raise ValueError("everybody but all are none: say whose face is to be seen")
     labels = labels[None] if labels.ndim == 2 else labels
@@ -78,17 +76,12 @@ def hidden_area(
         raise ValueError(f"there are labels of {len(labels)} images, but faces of {len(faces)}")
     masks = torch.zeros(labels.shape)
     for mask, known, found in zip(masks, labels.cpu(), faces, strict=True):
-        for one in _chosen(found, face, others):
+        named = chosen(found, face)
+        for one in [other for other in found if other not in named] if others else named:
             _hide_one(mask, known, one, "face" if area == "all but the face" else area, found)
         if area == "all but the face":
             mask.copy_(1 - mask)
     return masks
-
-
-def _chosen(faces: Sequence[Face], face: int | str, others: bool) -> list[Face]:
-    largest = max(faces, key=lambda one: one.width * one.height, default=None)
-    named = [one for one in faces if face == "all" or one.index == face or (face == "largest" and one is largest)]
-    return [one for one in faces if one not in named] if others else named
 
 
 def _hide_one(mask: Tensor, labels: Tensor, face: Face, area: str, faces: Sequence[Face]) -> None:

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from faceparse_core import masks
 from faceparse_core.edits.backdrop import blur_background, replace_background
 from faceparse_core.edits.privacy import hidden_area, hide
 from faceparse_core.edits.recolour import recolour
+from faceparse_core.edits.wardrobe import Piece
+from faceparse_core.edits.wearing import try_on
 from faceparse_core.faces import Face
 from faceparse_core.labels import resolve
 
@@ -37,7 +40,8 @@ class Seen(Protocol):
 class Changes:
     """What is to be changed, None where nothing is.
 
-    The colour of each of ``PARTS``, and of the hair's ``tips``, laid on with ``strength`` in 0..1. ``privacy``: one of
+    The colour of each of ``PARTS``, and of the hair's ``tips``, laid on with ``strength`` in 0..1. ``wear``: what
+    everybody tries on, the later over the earlier. ``privacy``: one of
     ``WAYS`` in which everybody's ``area`` (one of ``AREAS``) is hidden. ``background``: one of ``BACKGROUNDS``, a
     colour, or the path of a picture; ``radius`` of its blur in percent of the longer side.
     """
@@ -49,27 +53,33 @@ class Changes:
     glasses: str | None = None
     tips: str | None = None
     strength: float = 1.0
+    wear: Sequence[Piece] = ()
     privacy: str | None = None
     area: str = "face"
     background: str | Path | None = None
     radius: float = 2.0
 
     def __bool__(self) -> bool:
-        return any(getattr(self, name) for name in (*PARTS, "privacy", "background"))
+        return any(getattr(self, name) for name in (*PARTS, "wear", "privacy", "background"))
 
 
 def change(image: Tensor, seen: Seen, wanted: Changes) -> Tensor:
     """An image, float32 [1, H, W, 3] in 0..1, of which is ``seen`` what was there at first, with what is ``wanted``:
-    colours first, then what is hidden, the background last. [1, H, W, 3], or 4 with a transparent background."""
+    colours first, then what is tried on, what is hidden, the background last. [1, H, W, 3], or 4 with a transparent
+    background. Raises ValueError where nobody can wear what is to be tried on."""
     for part, region in PARTS.items():
         if colour := getattr(wanted, part):
             tips = wanted.tips if part == "hair" else None
             image = recolour(image, refined(image, seen, region), colour, tips=tips, strength=wanted.strength)
+    person = refined(image, seen, "person") if wanted.background else None
+    for piece in wanted.wear:
+        front = refined(image, seen, piece.behind) if piece.behind else None
+        image, cover = try_on(image, piece, seen.labels, seen.faces, front=front)
+        person = person if person is None else torch.maximum(person, cover)  # a hat stands out from the person
     if wanted.privacy:
         area = hidden_area(seen.labels, seen.faces, area=wanted.area)
         image = hide(image, area, seen.faces, way=wanted.privacy, labels=seen.labels)
-    if wanted.background:
-        person = refined(image, seen, "person")
+    if wanted.background and person is not None:
         if wanted.background == "transparent":
             return masks.cut_out(image, person)
         if wanted.background == "blur":
