@@ -49,7 +49,8 @@ order:
 def edit(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="faceparse edit",
-        description="Changes people in pictures: hair colour, glasses and hats to try on, background. What is not meant stays as it is.",
+        description="Changes people in pictures: hair colour, glasses and hats to try on, background. "
+        "What is not meant stays as it is.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

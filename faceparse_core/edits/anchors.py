@@ -25,11 +25,13 @@ _ABOVE, _BESIDE, _BELOW = 0.9, 0.6, 0.3
 _CELLS = 640
 # Fewer cells than this are noise.
 _FEWEST = 6
-# How far the nose stands out before the middle line, and how far the middle of the face's skin lies behind it, in units:
-# by so much of the sine of the turn they leave it. Read off portraits whose turn is known (FASSEG). What hair covers
-# moves the one, how a nose is labelled the other: hence both.
+# How far the nose stands out before the middle line, and how far the middle of the face's skin lies behind it, in
+# units: by so much of the sine of the turn they leave it. Read off portraits whose turn is known (FASSEG). What hair
+# covers moves the one, how a nose is labelled the other: hence both.
 _NOSE_DEPTH, _SKIN_DEPTH = 0.13, 0.72
 _NOSE_SHARE = 0.4
+# An ear of which no more than this is seen, in square units, tells no lobe.
+_EAR = 0.015
 # A head is not told to be turned farther than this, of which both eyes are seen.
 _FARTHEST = 60.0
 # Bare shoulders are skin, and hair stands off: edges are no farther from where such a head usually has them, in units.
@@ -95,6 +97,10 @@ def find_anchors(labels: Tensor, face: Face, others: Sequence[Face] = ()) -> Anc
     """The anchors of a face in a label map, uint8 [H, W]; None where too little of it is seen (see ``face_axes``).
 
     ``others``: the faces beside it; what is nearer to one of them does not count.
+
+    >>> import torch
+    >>> find_anchors(torch.zeros(40, 40, dtype=torch.uint8), Face(0, 5, 5, 30, 30)) is None
+    True
     """
     axes = face_axes(labels, face)
     if axes is None:
@@ -181,6 +187,7 @@ class Parts:
         self._cells, self._places = cells, (down[keep], across[keep])
         self.labels = cells[down, across][keep]
         self.u, self.v = axes.to_face(x[keep], y[keep])
+        self.cell = (step / axes.unit) ** 2
         # Where the picture ends above the head, it goes on beyond.
         self.is_cut = bool(top == 0 and np.isin(cells[0], _HEAD).sum() > _FEWEST)
 
@@ -251,7 +258,7 @@ class Parts:
         if eye is not None:
             found[f"{side} eye"] = float(eye[0]), float(eye[1])
         u, v = self.largest(_EARS[side])
-        if len(u) >= _FEWEST:
+        if len(u) >= max(_FEWEST, _EAR / self.cell):
             low = v >= np.quantile(v, 0.9)
             found[f"{side} ear"] = float(u[low].mean()), float(np.quantile(v, 0.98))
         u, v = self.of(*_MOUTH)

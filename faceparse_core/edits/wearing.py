@@ -76,8 +76,8 @@ def try_on(
     frames, fronts = pairs(images, torch.zeros(known.shape) if front is None else front)
     if len(faces) != len(frames) or len(known) not in (1, len(frames)) or known.shape[1:] != fronts[0].shape:
         raise ValueError(
-            f"{len(frames)} images of {fronts[0].shape[1]}x{fronts[0].shape[0]}, labels {list(known.shape)} and faces of "
-            f"{len(faces)} images do not go together: give those of the images"
+            f"{len(frames)} images of {fronts[0].shape[1]}x{fronts[0].shape[0]}, labels {list(known.shape)} and faces "
+            f"of {len(faces)} images do not go together: give those of the images"
         )
     worn, cover = 0, torch.zeros(len(frames), *fronts[0].shape)
 

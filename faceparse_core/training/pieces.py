@@ -23,7 +23,7 @@ _UNIT, _EYES = 300, 276
 def main() -> None:
     _FOLDER.mkdir(exist_ok=True)
     known = {}
-    for name, draw in _PIECES.items():
+    for name, draw in DRAWINGS.items():
         picture, places = draw()
         file = name.replace(" ", "_") + ".png"
         picture.save(_FOLDER / file, optimize=True)
@@ -85,7 +85,8 @@ def _mirrored(half: list[tuple[float, float]], middle: float) -> list[tuple[floa
 
 
 _EYEWEAR = {
-    "across": {"right ear": 8, "right temple": 62, "right eye": 212, "left eye": 488, "left temple": 638, "left ear": 692},
+    "across": {"right ear": 8, "right temple": 62, "right eye": 212,
+               "left eye": 488, "left temple": 638, "left ear": 692},
     "down": {"right eye": 130},
 }  # fmt: skip
 
@@ -96,7 +97,8 @@ def _round_glasses() -> tuple[Image.Image, dict]:
     for x in (212, 488):
         sheet.paint(sheet.mask(_ellipse(x, 135, 106, 104)), (225, 235, 240), 0.10)
         glare = sheet.mask(lambda on, k, x=x: on.polygon(
-            [((x + dx) * k, dy * k) for dx, dy in ((-62, 150), (20, 58), (46, 58), (-40, 162))], fill=255), 5)  # fmt: skip
+            [((x + dx) * k, dy * k) for dx, dy in ((-62, 150), (20, 58), (46, 58), (-40, 162))],
+            fill=255), 5)  # fmt: skip
         sheet.paint(ImageChops.multiply(glare, sheet.mask(_ellipse(x, 135, 98, 96))), shine, 0.14)
         ring = ImageChops.subtract(sheet.mask(_ellipse(x, 135, 112, 110)), sheet.mask(_ellipse(x, 135, 100, 98)))
         sheet.paint(ring, frame)
@@ -154,7 +156,8 @@ def _hat() -> tuple[Image.Image, dict]:
     ribbon = sheet.mask(_outline([(250, 330), (490, 372), (730, 330), (744, 404), (490, 452), (236, 404)]))
     sheet.paint(ImageChops.multiply(ribbon, shape), band)
     brim = sheet.mask(
-        _outline(_mirrored([(490, 428), (650, 412), (820, 366), (930, 318), (962, 344), (860, 452), (660, 532), (490, 548)], 490))
+        _outline(_mirrored([(490, 428), (650, 412), (820, 366), (930, 318), (962, 344), (860, 452), (660, 532),
+                            (490, 548)], 490))
     )  # fmt: skip
     sheet.paint(brim, felt)
     under = sheet.mask(_ellipse(490, 430, 400, 44), 26)
@@ -172,7 +175,8 @@ def _earring() -> tuple[Image.Image, dict]:
     sheet.paint(sheet.mask(lambda on, k: on.arc([48 * k, 6 * k, 72 * k, 56 * k], 150, 30, 255, 4 * k)), gold)
     sheet.paint(sheet.mask(_ellipse(60, 20, 9, 9)), gold)
     sheet.paint(sheet.mask(_ellipse(57, 17, 3, 3), 1), light)
-    drop = _outline([(60, 46), (74, 92), (104, 150), (108, 196), (84, 238), (60, 246), (36, 238), (12, 196), (16, 150), (46, 92)])  # fmt: skip
+    drop = _outline([(60, 46), (74, 92), (104, 150), (108, 196), (84, 238), (60, 246), (36, 238), (12, 196),
+                     (16, 150), (46, 92)])  # fmt: skip
     sheet.paint(sheet.mask(drop), gold)
     stone = _outline([(60, 100), (74, 136), (90, 172), (88, 204), (60, 224), (32, 204), (30, 172), (46, 136)])
     sheet.paint(sheet.mask(stone), (24, 72, 132))
@@ -237,7 +241,8 @@ def _face_mask() -> tuple[Image.Image, dict]:
         )
         sheet.paint(ImageChops.multiply(fold, shape), (84, 132, 158), 0.8)
         sheet.paint(ImageChops.multiply(ImageChops.offset(fold, 0, 5 * _FINER), shape), (222, 240, 248), 0.7)
-    edge = ImageChops.subtract(shape, sheet.mask(_outline(_mirrored([(350 + (x - 350) * 0.965, 240 + (y - 240) * 0.965) for x, y in half], 350))))  # fmt: skip
+    smaller = [(350 + (x - 350) * 0.965, 240 + (y - 240) * 0.965) for x, y in half]
+    edge = ImageChops.subtract(shape, sheet.mask(_outline(_mirrored(smaller, 350))))
     sheet.paint(edge, (206, 228, 238), 0.9)
     across = {"right ear": 8, "right jaw": 96, "right mouth corner": 246, "left mouth corner": 454, "left jaw": 604,
               "left ear": 692}  # fmt: skip
@@ -249,7 +254,7 @@ def _face_mask() -> tuple[Image.Image, dict]:
     }
 
 
-_PIECES = {
+DRAWINGS = {
     "round glasses": _round_glasses,
     "sun glasses": _sun_glasses,
     "hat": _hat,
