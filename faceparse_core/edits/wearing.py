@@ -32,6 +32,8 @@ _NATURAL = 0.12
 # The shadow, in units: how far below the piece it falls and how soft it is. It falls on the person alone.
 _BELOW, _SOFTNESS = 0.045, 0.05
 _SHADED = region_ids("face + ears + neck")
+# Less of a piece than this is not seen, and leaves pixels as they are.
+_FAINT = 1 / 512
 # Neighbouring anchors lie at least so far apart, in units: on a far side they would change places.
 _APART = 0.015
 
@@ -220,7 +222,8 @@ class _Placed:
         x = (x / width * size[1] + 1) / (size[1] + 2) * 2 - 1
         y = (y / height * size[0] + 1) / (size[0] + 2) * 2 - 1
         grid = torch.from_numpy(np.stack([x, y], -1).astype(np.float32))[None]
-        return F.grid_sample(small, grid, align_corners=False)[0].permute(1, 2, 0).clamp_(0, 1)
+        part = F.grid_sample(small, grid, align_corners=False)[0].permute(1, 2, 0).clamp_(0, 1)
+        return part * (part[..., 3:] > _FAINT)
 
 
 def _inside(places: np.ndarray, spare: float, length: int) -> slice:
