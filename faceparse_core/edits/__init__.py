@@ -4,7 +4,7 @@
     edits.recolour("portrait.jpg", hair, "#7a1f2b")
 
 Everything outside the mask of an edit stays as it is, to the bit. Edits know tensors, labels and faces, and nothing of
-the network that told them. Others use what is named here; ``several`` does what the command line and the endpoint are
+the network that told them. ``face_figures`` changes nothing, and tells what is seen of faces. Others use what is named here; ``several`` does what the command line and the endpoint are
 asked for.
 """
 
@@ -12,27 +12,39 @@ from faceparse_core.edits import several
 from faceparse_core.edits.anchors import POINTS, Anchors, find_anchors
 from faceparse_core.edits.backdrop import blur_background, replace_background
 from faceparse_core.edits.colours import Colour, rgb
+from faceparse_core.edits.curves import as_csv, blinks, plot
+from faceparse_core.edits.figures import NOTE, face_figures
 from faceparse_core.edits.privacy import AREAS, WAYS, hidden_area, hide
 from faceparse_core.edits.recolour import recolour
+from faceparse_core.edits.tone import TONES, to_cielab, tone_class, typology_angle
 from faceparse_core.edits.wardrobe import Piece, piece, piece_names
 from faceparse_core.edits.wearing import try_on
 
 __all__ = [
     "AREAS",
+    "NOTE",
     "POINTS",
+    "TONES",
     "WAYS",
     "Anchors",
     "Colour",
     "Piece",
+    "as_csv",
+    "blinks",
     "blur_background",
+    "face_figures",
     "find_anchors",
     "hidden_area",
     "hide",
     "piece",
     "piece_names",
+    "plot",
     "recolour",
     "replace_background",
     "rgb",
     "several",
+    "to_cielab",
+    "tone_class",
     "try_on",
+    "typology_angle",
 ]
