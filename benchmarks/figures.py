@@ -71,7 +71,9 @@ def _tone(parser: FaceParser, data: Path, names: list[str]) -> None:
         for balance in (False, True):
 
             def angle(shown: torch.Tensor, parsing=parsing, balance=balance) -> float:
-                return edits.face_figures(shown, parsing.labels, parsing.faces, white_balance=balance)[0][0]["skin"]["ita"]
+                return edits.face_figures(shown, parsing.labels, parsing.faces, white_balance=balance)[0][0]["skin"][
+                    "ita"
+                ]
 
             before = angle(image)
             for cast, gains in _CASTS.items():

@@ -9,11 +9,25 @@ import inspect
 import pytest
 
 from faceparse_core import edits, labels, masks
-from faceparse_core.edits import anchors, backdrop, colours, privacy, wardrobe, wearing
+from faceparse_core.edits import anchors, backdrop, colours, curves, figures, privacy, tone, wardrobe, wearing
 from faceparse_core.masks import matting, tools
 
 recolour = importlib.import_module("faceparse_core.edits.recolour")  # the function has the same name
-MODULES = (labels, matting, tools, anchors, backdrop, colours, privacy, wardrobe, wearing, recolour)
+MODULES = (
+    labels,
+    matting,
+    tools,
+    anchors,
+    backdrop,
+    colours,
+    curves,
+    figures,
+    privacy,
+    tone,
+    wardrobe,
+    wearing,
+    recolour,
+)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

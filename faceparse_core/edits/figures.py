@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 
 from faceparse_core.edits.anchors import Anchors, Parts, find_anchors
-from faceparse_core.images import as_float
 from faceparse_core.edits.tone import light_gains, skin_tone, to_cielab
 from faceparse_core.faces import Face, draw
-from faceparse_core.images import Images
+from faceparse_core.images import Images, as_float
 from faceparse_core.labels import GROUPS, LABELS, region_ids
 from faceparse_core.masks.reduced import pairs
 
