@@ -3,7 +3,7 @@
 ``python -m benchmarks.figures DATA FRAMES [--portraits 200]``. DATA is a folder with images/ and val.txt (portraits of
 CelebAMask-HQ), FRAMES the folder of the television frames of "Facial Keypoints" (YouTube Faces), sorted by eye:
 ``eyes.txt`` says which eyes are closed and which are open. Of the portraits all are open but those that it names, in
-which neither eye can be told by eye (dark glasses, profiles, shadow). The area under the curve is that of ``eyes.open``.
+which nobody can tell (dark glasses, profiles, shadow). The area under the curve is that of ``eyes.open``.
 
 Skin tone: each of twenty portraits as it is and under a warm and a cold light, its linear light multiplied by
 (1.25, 1, 0.7) and (0.8, 1, 1.3), what is too bright cut off, and rounded to 8 bits as a file is.
@@ -71,9 +71,8 @@ def _tone(parser: FaceParser, data: Path, names: list[str]) -> None:
         for balance in (False, True):
 
             def angle(shown: torch.Tensor, parsing=parsing, balance=balance) -> float:
-                return edits.face_figures(shown, parsing.labels, parsing.faces, white_balance=balance)[0][0]["skin"][
-                    "ita"
-                ]
+                told = edits.face_figures(shown, parsing.labels, parsing.faces, white_balance=balance)
+                return told[0][0]["skin"]["ita"]
 
             before = angle(image)
             for cast, gains in _CASTS.items():

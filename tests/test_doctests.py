@@ -13,21 +13,8 @@ from faceparse_core.edits import anchors, backdrop, colours, curves, figures, pr
 from faceparse_core.masks import matting, tools
 
 recolour = importlib.import_module("faceparse_core.edits.recolour")  # the function has the same name
-MODULES = (
-    labels,
-    matting,
-    tools,
-    anchors,
-    backdrop,
-    colours,
-    curves,
-    figures,
-    privacy,
-    tone,
-    wardrobe,
-    wearing,
-    recolour,
-)
+EDITS = (anchors, backdrop, colours, curves, figures, privacy, recolour, tone, wardrobe, wearing)
+MODULES = (labels, matting, tools, *EDITS)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

@@ -25,7 +25,7 @@ GREY = torch.tensor([0.5, 0.5, 0.5])
 
 
 def painted(labels: torch.Tensor, eyes: torch.Tensor | None = None) -> torch.Tensor:
-    """A picture of a label map: skin, a grey wall, hair of dark grey, and other parts in the colours of their labels."""
+    """A picture of a label map: skin, a grey wall, dark hair, and other parts in the colours of their labels."""
     colours = torch.tensor([label.colour for label in LABELS]) / 255
     colours[0], colours[1], colours[2], colours[13] = GREY, SKIN, SKIN, GREY * 0.4
     if eyes is not None:

@@ -4,8 +4,8 @@
     edits.recolour("portrait.jpg", hair, "#7a1f2b")
 
 Everything outside the mask of an edit stays as it is, to the bit. Edits know tensors, labels and faces, and nothing of
-the network that told them. ``face_figures`` changes nothing, and tells what is seen of faces. Others use what is named here; ``several`` does what the command line and the endpoint are
-asked for.
+the network that told them. ``face_figures`` changes nothing, and tells what is seen of faces. Others use what is named
+here; ``several`` does what the command line and the endpoint are asked for.
 """
 
 from faceparse_core.edits import several

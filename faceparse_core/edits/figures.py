@@ -112,8 +112,8 @@ def _skin(image: Tensor, labels: Tensor, face: Face, gains: Tensor, balance: boo
 
 def _eyes(parts: Parts, anchors: Anchors, image: Tensor) -> dict[str, float | None]:
     """How open the eyes are: the ratio of the axes of the ellipse that an eye's cells fill, the width as if the head
-    looked ahead, and no less than eyes are wide. Cells that have the colour of the skin below are lid and no eye: networks
-    call closed eyes eyes, too. An eye that is nowhere though nothing lies before it is closed."""
+    looked ahead, and no less than eyes are wide. Cells that have the colour of the skin below are lid and no eye:
+    networks call closed eyes eyes, too. An eye that is nowhere though nothing lies before it is closed."""
     found: dict[str, float | None] = {}
     for side, label in _EYES.items():
         eye = (parts.labels == label) & (np.abs(parts.v) < 0.5) & (np.abs(parts.u) < 1.2)

@@ -32,7 +32,7 @@ _LUMINANCE = _TO_XYZ[1]
 # Of the skin's lightness the parts below and above these quantiles are shadow and highlight.
 _SHADOW, _HIGHLIGHT = 0.25, 0.85
 # Pixels in this range tell the colour of the light.
-_DARK, _CLIPPED = 0.02, 0.98
+_DARK, _CLIPPED = 0.04, 0.98
 # So many pixels are looked at at most, and fewer than this tell nothing.
 _SAMPLE, _FEWEST = 1 << 16, 30
 # So many pixels of skin, and cheeks that differ by so many degrees: sure, and not sure at all.
@@ -80,7 +80,8 @@ def light_gains(image: Tensor, labels: Tensor) -> Tensor:
     chosen = around if around.sum() > 0.05 * len(known) else usable
     if chosen.sum() < _FEWEST:
         return torch.ones(3)
-    mean = _linear(pixels[chosen]).mean(0)
+    # The mean of logarithms: a cast moves it by just as much, and what it clips weighs no more than other pixels.
+    mean = _linear(pixels[chosen]).log().mean(0).exp()
     return (mean @ _LUMINANCE) / mean
 
 
@@ -99,7 +100,7 @@ def tone_of(pixels: Tensor, gains: Tensor | None = None) -> dict | None:
 
 
 def skin_tone(skin: Tensor, cheeks: dict[str, Tensor], gains: Tensor | None = None, cast: float = 0.0) -> dict | None:
-    """The tone of a face: that of its ``skin``, float [N, 3] in 0..1, of its ``cheeks`` by name, and how ``sure`` it is.
+    """The tone of a face: that of its ``skin``, float [N, 3] in 0..1, of its ``cheeks`` by name, how ``sure`` it is.
 
     ``sure`` 0..1 falls with few pixels, with pixels that are clipped or black, with cheeks that differ (light from the
     side), and with a colour ``cast`` of the light that is not balanced.
