@@ -1,7 +1,8 @@
-"""Edits: hair in another colour, by hue, texture and rim; the time of edits; a contact sheet to look at.
+"""Edits: hair in another colour, by hue, texture and rim; the time of edits; contact sheets to look at.
 
-``python -m benchmarks.edits DATA [--only colour,time] [--sheet sheet.png] [--threads 2]``. DATA is a folder with
-images/, masks/ and val.txt: the ten portraits with the darkest and the ten with the lightest hair are dyed. Times are
+``python -m benchmarks.edits DATA [--only colour,time,looks] [--sheet sheet.png] [--threads 2]``. DATA is a folder with
+images/, masks/ and val.txt: the ten portraits with the darkest and the ten with the lightest hair are dyed; with
+``--only looks`` they are made up instead, in every look, and their skin is smoothed. Times are
 medians of nine, taken in turns, in units of one look of lite at a 512x512 portrait; quiet the machine first.
 """
 
@@ -17,7 +18,7 @@ from PIL import Image
 from scipy import ndimage
 
 from benchmarks.timing import medians
-from faceparse_core import FaceParser, edits, masks
+from faceparse_core import FaceParser, edits, images, masks
 from faceparse_core.edits.colours import lab, lightness, to_oklab
 from faceparse_core.labels import region_ids
 from faceparse_core.training.data import read_names, read_pair
@@ -39,6 +40,8 @@ def main() -> None:
     parser = FaceParser("lite", "cpu")
     if "colour" in args.only:
         _colour(parser, chosen, args.sheet)
+    if "looks" in args.only and args.sheet:
+        _looks(parser, chosen, args.sheet)
     if "time" in args.only:
         _time(parser, chosen[0])
 
@@ -126,20 +129,45 @@ def _halo(image: np.ndarray, hair: torch.Tensor, colour: str) -> float:
     return ((edits.recolour(laid, hair, colour)[0] - truth)[rim].mean() * 255).item()
 
 
+def _looks(parser: FaceParser, chosen: list[np.ndarray], sheet: Path) -> None:
+    """A line for each face: as it was, in each look, with smoother skin."""
+    lines = []
+    for image in chosen:
+        parsing = parser.parse(image)
+        line = [torch.from_numpy(image).float() / 255]
+        line += [edits.make_up(image, parsing.labels, parsing.faces, name)[0] for name in edits.LOOKS]
+        line.append(edits.smooth_skin(image, parsing.labels, parsing.faces)[0])
+        lines.append(torch.cat([images.resize((one * 255).round().byte(), (256, 256)) for one in line], 1))
+    images.save(torch.cat(lines), sheet)
+    print(f"{sheet}: as it was, {', '.join(edits.LOOKS)}, smoother skin")
+
+
 def _time(parser: FaceParser, image: np.ndarray) -> None:
     large = np.asarray(Image.fromarray(image).resize((1024, 1024)))
     small = np.asarray(Image.fromarray(image).resize((512, 512)))
     parsing = parser.parse(large)
     hair = _hair(parser, large)
     person = masks.refine(large, parsing.mask("person", soft=True), hair=True)
+    labels, faces = parsing.labels, parsing.faces
+    steps = {name: step for name, step in vars(edits.look("evening")).items() if step}
+    steps["irises"] = edits.look({"irises": {"colour": "#3f7fbf"}}).irises
+    works = {
+        "recolour": partial(edits.recolour, large, hair, "#b5562b"),
+        "blurred background": partial(edits.blur_background, large, person),
+        "plain background": partial(edits.replace_background, large, person, "white"),
+        "look evening": partial(edits.make_up, large, labels, faces, "evening"),
+        **{
+            f"- {name}": partial(edits.make_up, large, labels, faces, edits.Look(**{name: steps[name]}))
+            for name in steps
+        },
+        "skin": partial(edits.smooth_skin, large, labels, faces),
+    }
     look, *others = medians(
         lambda: parser.parse(small).labels,
-        partial(edits.recolour, large, hair, "#b5562b"),
-        partial(edits.blur_background, large, person),
-        partial(edits.replace_background, large, person, "white"),
+        *works.values(),
     )
     print(f"1024x1024, in units of one look of lite ({look * 1000:.0f} ms); hair is {(hair > 0).float().mean():.0%}:")
-    for name, seconds in zip(("recolour", "blurred background", "plain background"), others, strict=True):
+    for name, seconds in zip(works, others, strict=True):
         print(f"  {name}: {seconds / look:.2f}")
 
 

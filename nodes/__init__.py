@@ -5,7 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from . import host
+from .edits import Background, FacePrivacy, Recolour
 from .faces import CropFaces, PasteFaces
+from .makeup import MakeUp, SmoothSkin
 from .masks import CutOut, MaskCombine, MaskFeather, RefineMask
 from .parsing import ParseFace, ParsingInfo, PreviewParsing
 from .samples import SamplePortrait
@@ -19,5 +21,6 @@ class FaceParseExtension(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             ParseFace, SelectLabels, MaskCombine, MaskFeather, RefineMask, CutOut, PreviewParsing, ParsingInfo,
-            CropFaces, PasteFaces, SamplePortrait,
+            CropFaces, PasteFaces, Recolour, MakeUp, SmoothSkin, Background, FacePrivacy,
+            SamplePortrait,
         ]  # fmt: skip

@@ -11,7 +11,7 @@ from .parsing import CATEGORY, FaceParsing, wrong_region
 from .shown import menu
 
 # Whose parts are selected: as it is shown, and as the engine calls it.
-_WHOSE: dict[str, str | int] = {"all": "all", "largest": "largest", **{str(index): index for index in range(16)}}
+WHOSE: dict[str, str | int] = {"all": "all", "largest": "largest", **{str(index): index for index in range(16)}}
 _log = logging.getLogger("faceparse")
 
 
@@ -63,7 +63,7 @@ class SelectLabels(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "face",
-                    options=list(_WHOSE),
+                    options=list(WHOSE),
                     default="all",
                     optional=True,
                     tooltip="Whose parts, where there are several faces: the largest has number 0. Parsing Info lists "
@@ -81,15 +81,15 @@ class SelectLabels(io.ComfyNode):
 
     @classmethod
     def execute(cls, parsing, labels, soft=False, face="all") -> io.NodeOutput:
-        mask = parsing.mask(labels, soft=soft, face=_WHOSE[face])
-        missing = _missing(parsing, _WHOSE[face])
-        if missing:
-            _log.warning("Select Labels: %s", missing)
-        host.show_text(cls.hidden.unique_id, missing)
+        mask = parsing.mask(labels, soft=soft, face=WHOSE[face])
+        text = missing(parsing, WHOSE[face])
+        if text:
+            _log.warning("Select Labels: %s", text)
+        host.show_text(cls.hidden.unique_id, text)
         return io.NodeOutput(host.give(mask), ui={"faceparse": [menu(parsing)]})
 
 
-def _missing(parsing, face: str | int) -> str:
+def missing(parsing, face: str | int) -> str:
     """What to tell of images that have no face of this number, and so an empty mask; nothing if all have it."""
     if not isinstance(face, int):
         return ""

@@ -1,4 +1,4 @@
-"""``faceparse edit IMAGE …``: pictures with the person's hair, face or background changed."""
+"""``faceparse edit IMAGE …``: pictures with the person's skin, make-up, hair or background changed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from faceparse_core.cli.options import add_model_options, counted, face_parser
 from faceparse_core.errors import enough_memory, number
 
 if TYPE_CHECKING:
-    from faceparse_core.edits import Piece
+    from faceparse_core.edits import Look, Piece
 
 _COLOURED = {
     "hair": "the hair",
@@ -29,6 +29,8 @@ examples:
   faceparse edit portrait.jpg --hair "#3a2416" --tips "#d9a441"        … dark above, blond at the tips
   faceparse edit portrait.jpg --background blur --radius 3             beside the picture: portrait.edited.png
   faceparse edit portrait.jpg --background transparent -o me.png
+  faceparse edit portrait.jpg --look evening --smooth 0.4              make-up on smoother skin
+  faceparse edit portrait.jpg --look mine.json --strength 0.6
   faceparse edit portrait.jpg --wear hat --wear sun-glasses            drawings that come with it, on every face
   faceparse edit portrait.jpg --wear mine.png --wear hat=top-hat.png   your own glasses, and a hat of your own
   faceparse edit group.jpg --privacy pixelate -o nobody.png            every face that is found, hidden
@@ -37,20 +39,23 @@ examples:
 colours:
   "#7a1f2b" (in quotes: the shell takes # for a comment), or a name such as navy, silver, saddlebrown
 
+looks:
+  classic, copper, evening, natural, rose, smoky, or the file of your own: a small JSON, see docs/edits.md
+
 to wear:
   round-glasses, sun-glasses, hat, earrings, beard, face-mask, or the file of a picture with transparency: glasses, or
   what is laid on as NAME is with NAME=FILE
 
 order:
-  whatever the order of the options: colours first, then what is worn, what is hidden, the background last
+  whatever the order of the options: skin, make-up, colours, what is worn, what is hidden, the background last
 """
 
 
 def edit(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="faceparse edit",
-        description="Changes people in pictures: hair colour, glasses and hats to try on, background. "
-        "What is not meant stays as it is.",
+        description="Changes people in pictures: hair colour, make-up, skin, glasses and hats to try on, background. "
+        "All else stays as it is.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -59,8 +64,16 @@ def edit(argv: list[str]) -> int:
     for option, what in _COLOURED.items():
         parser.add_argument(f"--{option}", type=_colour, metavar="COLOUR", help=f"the colour of {what}")
     parser.add_argument("--tips", type=_colour, metavar="COLOUR", help="the colour of the hair's tips (with --hair)")
+    parser.add_argument("--look", type=_look, metavar="NAME|FILE", help="make-up: a look by its name, or a JSON file")
     parser.add_argument(
-        "--strength", type=float, default=1.0, metavar="0..1", help="how much of the new colours is seen (1)"
+        "--smooth",
+        type=float,
+        default=0.0,
+        metavar="0..1",
+        help="smoother skin with its pores, less of spots and shine, lighter under the eyes (0; 0.4 is plenty)",
+    )
+    parser.add_argument(
+        "--strength", type=float, default=1.0, metavar="0..1", help="how much of make-up and new colours is seen (1)"
     )
     parser.add_argument(
         "--wear", action="append", default=[], type=_piece, metavar="WHAT", help="tried on by everybody; again for more"
@@ -88,7 +101,7 @@ def edit(argv: list[str]) -> int:
         parser.print_help()
         return 2
     args = parser.parse_args(argv)
-    if not any(getattr(args, name) for name in (*_COLOURED, "wear", "privacy", "background")):
+    if not any(getattr(args, name) for name in (*_COLOURED, "look", "smooth", "wear", "privacy", "background")):
         parser.error("nothing is to be changed: say what, for example --hair '#7a1f2b' or --background blur")
     if args.area and not args.privacy:
         parser.error("--area is what --privacy hides: give both")
@@ -96,6 +109,7 @@ def edit(argv: list[str]) -> int:
         parser.error("--tips is the second colour of --hair: give both")
     try:
         number("--strength", args.strength, 0, 1)
+        number("--smooth", args.smooth, 0, 1)
         number("--radius", args.radius, 0, 25)
     except ValueError as error:
         parser.error(str(error))
@@ -116,6 +130,8 @@ def _edit_files(args: argparse.Namespace, inputs: list[Path], file: Path | None)
     wanted = Changes(
         **{name: getattr(args, name) for name in _COLOURED},
         tips=args.tips,
+        look=args.look,
+        smooth=args.smooth,
         strength=args.strength,
         wear=args.wear,
         privacy=args.privacy and args.privacy.replace("-", " "),
@@ -152,6 +168,15 @@ def _colour(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def _look(text: str) -> Look:
+    from faceparse_core.edits import look
+
+    try:
+        return look(text)
+    except (ValueError, OSError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 def _piece(text: str) -> Piece:

@@ -14,20 +14,26 @@ from faceparse_core.edits.backdrop import blur_background, replace_background
 from faceparse_core.edits.colours import Colour, rgb
 from faceparse_core.edits.curves import as_csv, blinks, plot
 from faceparse_core.edits.figures import NOTE, face_figures
+from faceparse_core.edits.look import FINISHES, LOOKS, Look, look
+from faceparse_core.edits.makeup import make_up
 from faceparse_core.edits.privacy import AREAS, WAYS, hidden_area, hide
 from faceparse_core.edits.recolour import recolour
+from faceparse_core.edits.skin import smooth_skin
 from faceparse_core.edits.tone import TONES, to_cielab, tone_class, typology_angle
 from faceparse_core.edits.wardrobe import Piece, piece, piece_names
 from faceparse_core.edits.wearing import try_on
 
 __all__ = [
     "AREAS",
+    "FINISHES",
+    "LOOKS",
     "NOTE",
     "POINTS",
     "TONES",
     "WAYS",
     "Anchors",
     "Colour",
+    "Look",
     "Piece",
     "as_csv",
     "blinks",
@@ -36,6 +42,8 @@ __all__ = [
     "find_anchors",
     "hidden_area",
     "hide",
+    "look",
+    "make_up",
     "piece",
     "piece_names",
     "plot",
@@ -43,6 +51,7 @@ __all__ = [
     "replace_background",
     "rgb",
     "several",
+    "smooth_skin",
     "to_cielab",
     "tone_class",
     "try_on",

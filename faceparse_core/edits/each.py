@@ -1,4 +1,4 @@
-"""What all edits do alike: one image after the other is changed where its mask says so."""
+"""What all edits do alike: one image after the other is changed where its mask says so; whose face is meant."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from torch import Tensor
 
 from faceparse_core import images as pictures
+from faceparse_core.errors import said
 from faceparse_core.faces import Face
 
 
@@ -27,9 +28,20 @@ def changed(
     return result
 
 
-def chosen(faces: Sequence[Face], face: int | str) -> list[Face]:
-    """Those of an image's faces that are meant by "all", "largest" or an index. Raises ValueError for anything else."""
-    if not (face in ("all", "largest") or (isinstance(face, int) and face >= 0)):
-        raise ValueError(f"face must be 'all', 'largest' or an index from 0 on, not {face!r}")
+def whose(face: int | str) -> None:
+    """ValueError unless this says whose face is meant."""
+    if not (face in ("all", "largest") or (isinstance(face, int) and not isinstance(face, bool) and face >= 0)):
+        raise ValueError(f"face must be 'all', 'largest' or an index from 0 on, not {said(repr(face))}")
+
+
+def chosen(faces: Sequence[Face], face: int | str, others: bool = False) -> list[Face]:
+    """The faces that are meant: "all", the "largest" or that of an index; or the ``others``."""
     largest = max(faces, key=lambda one: one.width * one.height, default=None)
-    return [one for one in faces if face == "all" or one.index == face or (face == "largest" and one is largest)]
+    named = [one for one in faces if face == "all" or one.index == face or (face == "largest" and one is largest)]
+    return [one for one in faces if one not in named] if others else named
+
+
+def farness(face: Face, x: Tensor, y: Tensor) -> Tensor:
+    """How far points are from the middle of a face, in parts of its size, squared: [rows, columns]."""
+    size = max(face.width, face.height)
+    return ((x - face.x - face.width / 2) / size) ** 2 + ((y - face.y - face.height / 2) / size) ** 2

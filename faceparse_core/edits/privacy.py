@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core.edits.colours import Colour, rgb
-from faceparse_core.edits.each import changed, chosen
+from faceparse_core.edits.each import changed, chosen, farness, whose
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import Axes, Face, face_axes
 from faceparse_core.images import Images
@@ -69,6 +69,7 @@ def hidden_area(
     """
     if area not in AREAS:
         raise ValueError(f"unknown area {area!r}: choose one of {', '.join(AREAS)}")
+    whose(face)
     if others and face == "all":
         raise ValueError("everybody but all are none: say whose face is to be seen")
     labels = labels[None] if labels.ndim == 2 else labels
@@ -76,8 +77,7 @@ def hidden_area(
         raise ValueError(f"there are labels of {len(labels)} images, but faces of {len(faces)}")
     masks = torch.zeros(labels.shape)
     for mask, known, found in zip(masks, labels.cpu(), faces, strict=True):
-        named = chosen(found, face)
-        for one in [other for other in found if other not in named] if others else named:
+        for one in chosen(found, face, others):
             _hide_one(mask, known, one, "face" if area == "all but the face" else area, found)
         if area == "all but the face":
             mask.copy_(1 - mask)
@@ -94,11 +94,11 @@ def _hide_one(mask: Tensor, labels: Tensor, face: Face, area: str, faces: Sequen
     y = torch.arange(rows.start, rows.stop)[:, None] + 0.5
     x = torch.arange(columns.start, columns.stop) + 0.5
     known = labels[rows, columns]
-    own = _farness(face, x, y)
+    own = farness(face, x, y)
     mine = torch.ones(known.shape, dtype=torch.bool)
     for other in faces:
         if other is not face and other.box != face.box:
-            mine &= own <= _farness(other, x, y)
+            mine &= own <= farness(other, x, y)
     oval = ((x - face.x) / face.width * 2 - 1) ** 2 + ((y - face.y) / face.height * 2 - 1) ** 2 <= 1
     if area == "eyes":
         axes = face_axes(labels, face)
@@ -113,12 +113,6 @@ def _hide_one(mask: Tensor, labels: Tensor, face: Face, area: str, faces: Sequen
         ids = GROUPS[area] if area == "head" else GROUPS["face"]
         inside = oval | _grown(mine & torch.isin(known, torch.tensor(ids, dtype=torch.uint8)), size)
     mask[rows, columns] = torch.maximum(mask[rows, columns], inside.float())
-
-
-def _farness(face: Face, x: Tensor, y: Tensor) -> Tensor:
-    """How far points are from the middle of a face, in parts of its size, squared: [rows, columns]."""
-    size = max(face.width, face.height)
-    return ((x - face.x - face.width / 2) / size) ** 2 + ((y - face.y - face.height / 2) / size) ** 2
 
 
 def _grown(inside: Tensor, size: float) -> Tensor:
@@ -211,7 +205,7 @@ def _shares(mask: Tensor, faces: Sequence[Face], box: _Where) -> list[tuple[Face
     x = torch.arange(columns.start, columns.stop) + 0.5
     least, owner = torch.full(mask[box].shape, torch.inf), torch.zeros(mask[box].shape, dtype=torch.int16)
     for index, face in enumerate(faces):
-        far = _farness(face, x, y)
+        far = farness(face, x, y)
         nearer = far < least
         least, owner = torch.where(nearer, far, least), owner.masked_fill(nearer, index)
     shares = []

@@ -96,7 +96,8 @@ def _recolour_one(image: Tensor, mask: Tensor, colours: tuple[Tensor, Tensor], s
         where = mask[part].flatten().nonzero()[:, 0]
         if not len(where):
             return
-        pixels, alpha = image[part].reshape(-1, 3), mask[part].flatten()[where]
+        # A copy even of a single row, which is written back.
+        pixels, alpha = image[part].flatten(0, 1).clone(), mask[part].flatten()[where]
         down, across = where // width + part.start, where % width
         before = pixels[where]
         # In the rim the inside alone is changed, and what shines through from behind is not.

@@ -12,8 +12,11 @@ from torch import Tensor
 
 from faceparse_core import masks
 from faceparse_core.edits.backdrop import blur_background, replace_background
+from faceparse_core.edits.look import Look
+from faceparse_core.edits.makeup import make_up
 from faceparse_core.edits.privacy import hidden_area, hide
 from faceparse_core.edits.recolour import recolour
+from faceparse_core.edits.skin import smooth_skin
 from faceparse_core.edits.wardrobe import Piece
 from faceparse_core.edits.wearing import try_on
 from faceparse_core.faces import Face
@@ -24,6 +27,9 @@ PARTS = {"hair": "hair", "brows": "brows", "lips": "lips", "clothes": "clothing"
 
 BACKGROUNDS = ("blur", "transparent")
 """Backgrounds that are neither a colour nor a picture."""
+
+# What is smaller than this share of the smallest face's box is no person.
+_NO_PERSON = 0.25
 
 
 class Seen(Protocol):
@@ -40,8 +46,9 @@ class Seen(Protocol):
 class Changes:
     """What is to be changed, None where nothing is.
 
-    The colour of each of ``PARTS``, and of the hair's ``tips``, laid on with ``strength`` in 0..1. ``wear``: what
-    everybody tries on, the later over the earlier. ``privacy``: one of
+    ``smooth`` 0..1: how much the skin is smoothed, and spots, shine and shadows under the eyes taken back. ``look``:
+    everybody's make-up. The colour of each of ``PARTS``, and of the hair's ``tips``; these and the look are put on with
+    ``strength`` in 0..1. ``wear``: what everybody tries on, the later over the earlier. ``privacy``: one of
     ``WAYS`` in which everybody's ``area`` (one of ``AREAS``) is hidden. ``background``: one of ``BACKGROUNDS``, a
     colour, or the path of a picture; ``radius`` of its blur in percent of the longer side.
     """
@@ -52,6 +59,8 @@ class Changes:
     clothes: str | None = None
     glasses: str | None = None
     tips: str | None = None
+    look: Look | None = None
+    smooth: float = 0.0
     strength: float = 1.0
     wear: Sequence[Piece] = ()
     privacy: str | None = None
@@ -60,13 +69,18 @@ class Changes:
     radius: float = 2.0
 
     def __bool__(self) -> bool:
-        return any(getattr(self, name) for name in (*PARTS, "wear", "privacy", "background"))
+        return any(getattr(self, name) for name in (*PARTS, "look", "smooth", "wear", "privacy", "background"))
 
 
 def change(image: Tensor, seen: Seen, wanted: Changes) -> Tensor:
     """An image, float32 [1, H, W, 3] in 0..1, of which is ``seen`` what was there at first, with what is ``wanted``:
-    colours first, then what is tried on, what is hidden, the background last. [1, H, W, 3], or 4 with a transparent
-    background. Raises ValueError where nobody can wear what is to be tried on."""
+    the skin first, make-up on it, then colours, what is tried on, what is hidden, the background last. [1, H, W, 3], or 4
+    with a transparent background. Raises ValueError where nobody can wear what is to be tried on."""
+    if wanted.smooth:
+        how = dict.fromkeys(("smooth", "spots", "shine", "under_eyes"), wanted.smooth)
+        image = smooth_skin(image, seen.labels, seen.faces, **how)
+    if wanted.look:
+        image = make_up(image, seen.labels, seen.faces, wanted.look, strength=wanted.strength)
     for part, region in PARTS.items():
         if colour := getattr(wanted, part):
             tips = wanted.tips if part == "hair" else None
@@ -90,8 +104,19 @@ def change(image: Tensor, seen: Seen, wanted: Changes) -> Tensor:
 
 def refined(image: Tensor, seen: Seen, region: str, face: int | str = "all") -> Tensor:
     """The soft mask of a region, float32 [1, H, W], its edge where the image's is; hair by its strands, that of one
-    head by the network that knows heads."""
+    head by the network that knows heads.
+
+    All 0 where nothing is more likely the region than not: what is left of a hat in the mask of somebody without one
+    would be coloured. Of a region that people are seen by (person, head), parts that are much smaller than any face are
+    left out: they are bits of the background.
+    """
     ids, hair = set(resolve(region).ids), set(resolve("hair").ids)
     one_head = face != "all" or len(seen.faces[0]) == 1
     method = "network" if ids == hair and one_head else "guided"
-    return masks.refine(image, seen.mask(region, soft=True, face=face), hair=hair <= ids, method=method)
+    mask = seen.mask(region, soft=True, face=face)
+    if not bool((mask >= 0.5).any()):
+        return torch.zeros_like(mask)
+    if set(resolve("skin").ids) <= ids and seen.faces[0]:
+        least = min(one.width * one.height for one in seen.faces[0])
+        mask = masks.keep_parts(mask, smallest=round(_NO_PERSON * least))
+    return masks.refine(image, mask, hair=hair <= ids, method=method)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.edits.anchors import Anchors, find_anchors
-from faceparse_core.edits.each import changed, chosen
+from faceparse_core.edits.each import changed, chosen, whose
 from faceparse_core.edits.wardrobe import Piece
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import Axes, Face
@@ -71,6 +71,7 @@ def try_on(
     ...
     ValueError: there is no face that the hat could be laid on: ...
     """
+    whose(face)
     number("size", size, 0.2, 5)
     number("up", up, -3, 3)
     number("shadow", shadow, 0, 1)

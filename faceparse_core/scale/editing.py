@@ -1,4 +1,4 @@
-"""Edits that a caller may ask for: colours of parts, and another background. As ``faceparse edit``."""
+"""Edits that a caller may ask for: make-up, smoother skin, colours, another background. As ``faceparse edit``."""
 
 from __future__ import annotations
 
@@ -35,7 +35,9 @@ def wanted(values: Mapping[str, object]) -> Edits:
     if asked.tips and not asked.hair:
         raise ValueError("tips is the second colour of hair: send both")
     if not asked:
-        raise ValueError(f"nothing is to be changed: send a colour for {', '.join(PARTS)}, or a background")
+        raise ValueError(
+            f"nothing is to be changed: send a colour for {', '.join(PARTS)}, a look, smooth, or a background"
+        )
     return asked
 
 
@@ -59,6 +61,15 @@ def _background(name: str, value: object) -> str:
     return value if isinstance(value, str) and value in BACKGROUNDS else _colour(name, value)
 
 
+def _look(name: str, value: object) -> edits.Look:
+    """One that is shipped, by its name, or in JSON the steps of one: never a file."""
+    if not isinstance(value, Mapping) and value not in edits.LOOKS:
+        raise ValueError(
+            f"{name} must be one of {', '.join(edits.LOOKS)}, or an object of steps, not {said(repr(value))}"
+        )
+    return edits.look(value)  # type: ignore[arg-type]
+
+
 def _share(most: float) -> Callable[[str, object], float]:
     def check(name: str, value: object) -> float:
         with contextlib.suppress(ValueError):  # what is no number is told of below
@@ -70,6 +81,8 @@ def _share(most: float) -> Callable[[str, object], float]:
 
 _CHECKS: dict[str, Callable[[str, object], Any]] = {
     **dict.fromkeys((*PARTS, "tips"), _colour),
+    "look": _look,
+    "smooth": _share(1),
     "strength": _share(1),
     "background": _background,
     "radius": _share(25),

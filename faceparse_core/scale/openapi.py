@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from faceparse_core import images as pictures
+from faceparse_core.edits import LOOKS
 from faceparse_core.edits.several import BACKGROUNDS, PARTS
 from faceparse_core.labels import LABELS
 from faceparse_core.scale.asking import LABELS_AS
@@ -65,7 +66,9 @@ def edit_body() -> dict:
     colour = {"type": "string", "description": "a colour: #7a1f2b, or a name such as navy"}
     asked = {
         **dict.fromkeys((*PARTS, "tips"), colour),
-        "strength": {"type": "number", "default": 1, "description": "how much of the colours is seen, 0..1"},
+        "look": {"type": "string", "enum": list(LOOKS), "description": "make-up; in JSON also an object of steps"},
+        "smooth": {"type": "number", "default": 0, "description": "how much the skin is smoothed, 0..1"},
+        "strength": {"type": "number", "default": 1, "description": "how much of make-up and colours is seen, 0..1"},
         "background": {"type": "string", "description": f"{', '.join(BACKGROUNDS)}, or a colour"},
         "radius": {"type": "number", "default": 2, "description": "of the blur, in percent of the longer side"},
         "faces": {"type": "string", "enum": ["auto", "image"], "default": "auto"},

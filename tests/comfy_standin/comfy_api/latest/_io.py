@@ -87,6 +87,14 @@ class String(ComfyTypeIO):
             super().__init__(id, display_name, optional, tooltip, default, advanced)
 
 
+class Color(ComfyTypeIO):
+    class Input(WidgetInput):
+        def __init__(
+            self, id, display_name=None, optional=False, tooltip=None, socketless=True, advanced=None, default="#ffffff"
+        ):
+            super().__init__(id, display_name, optional, tooltip, default, advanced)
+
+
 class Combo(ComfyTypeIO):
     class Input(WidgetInput):
         def __init__(
