@@ -29,13 +29,17 @@ class FaceFigures(io.ComfyNode):
             search_aliases=["skin tone", "ITA", "blink", "eye openness", "smile", "head pose", "yaw", "face metrics"],
             inputs=[
                 io.Image.Input("image", tooltip="The image that was parsed, one or a batch."),
-                FaceParsing.Input("parsing", tooltip="From Parse Face. Of a video with track, so that faces are followed."),
+                FaceParsing.Input(
+                    "parsing", tooltip="From Parse Face. Of a video with track, so that faces are followed."
+                ),
                 io.Boolean.Input(
                     "white_balance",
                     default=False,
                     tooltip="On under warm or cold light: skin tones are told as if the surroundings were grey on average.",
                 ),
-                io.Int.Input("face", default=0, min=0, max=1000, tooltip="Whose curves are drawn: the number of a face."),
+                io.Int.Input(
+                    "face", default=0, min=0, max=1000, tooltip="Whose curves are drawn: the number of a face."
+                ),
                 io.Float.Input(
                     "fps",
                     default=25.0,

@@ -26,7 +26,16 @@ class TryOn(io.ComfyNode):
             category=CATEGORY,
             description="Lays glasses, a hat, earrings, a beard or a mask on faces, in their tilt, size and turn, behind "
             "hair that lies in front. All else stays as it was, to the bit.",
-            search_aliases=["virtual try on", "glasses", "sunglasses", "hat", "earrings", "beard", "face mask", "filter"],
+            search_aliases=[
+                "virtual try on",
+                "glasses",
+                "sunglasses",
+                "hat",
+                "earrings",
+                "beard",
+                "face mask",
+                "filter",
+            ],
             inputs=[
                 io.Image.Input("image", tooltip="The image that was parsed, one or a batch."),
                 FaceParsing.Input("parsing", tooltip="From Parse Face."),

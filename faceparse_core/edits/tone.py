@@ -31,8 +31,8 @@ _TO_XYZ /= _TO_XYZ.sum(1, keepdim=True)
 _LUMINANCE = _TO_XYZ[1]
 # Of the skin's lightness the parts below and above these quantiles are shadow and highlight.
 _SHADOW, _HIGHLIGHT = 0.25, 0.85
-# Pixels in this range tell the colour of the light.
-_DARK, _CLIPPED = 0.04, 0.98
+# Pixels of skin in this range tell its colour.
+_DARK, _CLIPPED = 0.02, 0.98
 # So many pixels are looked at at most, and fewer than this tell nothing.
 _SAMPLE, _FEWEST = 1 << 16, 30
 # So many pixels of skin, and cheeks that differ by so many degrees: sure, and not sure at all.
@@ -75,12 +75,13 @@ def light_gains(image: Tensor, labels: Tensor) -> Tensor:
     """
     step = max(1, math.isqrt(labels.numel() // _SAMPLE))
     pixels, known = image[::step, ::step].reshape(-1, 3), labels[::step, ::step].reshape(-1)
-    usable = (pixels.amax(1) < _CLIPPED) & (pixels.amin(1) > _DARK)
+    # Clipped pixels count: a cast makes other pixels clip, and who leaves them out compares different surroundings.
+    usable = pixels.amin(1) > _DARK
     around = usable & ~torch.isin(known, torch.tensor(_SKIN_LIKE, dtype=torch.uint8))
     chosen = around if around.sum() > 0.05 * len(known) else usable
     if chosen.sum() < _FEWEST:
         return torch.ones(3)
-    # The mean of logarithms: a cast moves it by just as much, and what it clips weighs no more than other pixels.
+    # The mean of logarithms: a cast moves it by just as much, and bright pixels weigh no more than others.
     mean = _linear(pixels[chosen]).log().mean(0).exp()
     return (mean @ _LUMINANCE) / mean
 
