@@ -35,7 +35,8 @@ class FaceFigures(io.ComfyNode):
                 io.Boolean.Input(
                     "white_balance",
                     default=False,
-                    tooltip="On under warm or cold light: skin tones are told as if the surroundings were grey on average.",
+                    tooltip="On under warm or cold light: skin tones are told as if the surroundings were grey on "
+                    "average.",
                 ),
                 io.Int.Input(
                     "face", default=0, min=0, max=1000, tooltip="Whose curves are drawn: the number of a face."

@@ -24,8 +24,8 @@ class TryOn(io.ComfyNode):
             node_id="FaceParseTryOn",
             display_name="Try On",
             category=CATEGORY,
-            description="Lays glasses, a hat, earrings, a beard or a mask on faces, in their tilt, size and turn, behind "
-            "hair that lies in front. All else stays as it was, to the bit.",
+            description="Lays glasses, a hat, earrings, a beard or a mask on faces, in their tilt, size and turn, "
+            "behind hair that lies in front. All else stays as it was, to the bit.",
             search_aliases=[
                 "virtual try on",
                 "glasses",
@@ -114,7 +114,7 @@ def _own(picture: torch.Tensor | None, transparent: torch.Tensor | None, name: s
         alpha = 1 - (transparent[0] if transparent.ndim == 3 else transparent).float()
         if alpha.shape != drawn.shape[:2]:
             raise ValueError(
-                f"picture_mask is of {alpha.shape[1]}x{alpha.shape[0]}, but picture of {drawn.shape[1]}x{drawn.shape[0]}: "
+                f"picture_mask is of {alpha.shape[1]}x{alpha.shape[0]}, picture of {drawn.shape[1]}x{drawn.shape[0]}: "
                 "connect both from the same Load Image"
             )
         drawn = torch.cat([drawn[..., :3], alpha[..., None].to(drawn.device)], 2)

@@ -74,8 +74,8 @@ class Changes:
 
 def change(image: Tensor, seen: Seen, wanted: Changes) -> Tensor:
     """An image, float32 [1, H, W, 3] in 0..1, of which is ``seen`` what was there at first, with what is ``wanted``:
-    the skin first, make-up on it, then colours, what is tried on, what is hidden, the background last. [1, H, W, 3], or 4
-    with a transparent background. Raises ValueError where nobody can wear what is to be tried on."""
+    the skin first, make-up on it, then colours, what is tried on, what is hidden, the background last. [1, H, W, 3], or
+    4 with a transparent background. Raises ValueError where nobody can wear what is to be tried on."""
     if wanted.smooth:
         how = dict.fromkeys(("smooth", "spots", "shine", "under_eyes"), wanted.smooth)
         image = smooth_skin(image, seen.labels, seen.faces, **how)

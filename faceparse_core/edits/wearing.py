@@ -203,6 +203,7 @@ class _Placed:
             fallen = _shadow(alpha, self.frame) * torch.isin(known, torch.tensor(_SHADED, dtype=torch.uint8)) * visible
             after = after * (1 - shade * fallen[..., None])
         # The colours are multiplied by their alpha already.
+        visible = visible * (alpha * visible > _FAINT)
         covered = alpha * visible
         after = after * (1 - covered[..., None]) + colour * visible[..., None]
         image[rows, columns] = after.clamp(0, 1)
