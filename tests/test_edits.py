@@ -92,6 +92,13 @@ def test_outside_of_the_mask_nothing_changes(seed, size, kind, cut):
     assert torch.equal(image, before), "what was given was written to"
 
 
+def test_a_picture_of_a_single_row():
+    row, mask = torch.full((1, 300, 3), 0.5), torch.zeros(1, 300)
+    mask[:, 100:120] = 1
+    dyed = edits.recolour(row, mask, "#b5562b")[0]
+    assert torch.equal(dyed[:, :100], row[:, :100]) and (dyed[:, 100:120] - row[:, 100:120]).abs().max() > 0.1
+
+
 def test_an_empty_mask_and_no_strength_change_nothing():
     image = texture(48, 0.4)
     assert torch.equal(edits.recolour(image, torch.zeros(48, 48), "red")[0], image)

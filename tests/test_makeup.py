@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from faceparse_core import FaceParser, edits, images, masks
 from faceparse_core.cli import main
 from faceparse_core.edits.colours import lab, to_oklab
-from faceparse_core.edits.eyes import irises
+from faceparse_core.edits.eyes import eyes, irises
 from faceparse_core.edits.sitter import sitters
 from faceparse_core.faces import Face
 from faceparse_core.labels import region_ids
@@ -200,7 +200,7 @@ def test_teeth_become_lighter_and_less_yellow_and_the_tongue_stays():
 def test_irises_are_found_and_pupils_stay():
     image, labels, face = drawn_face(300)
     (sitter,) = sitters(image, labels, [face])
-    both = list(irises(sitter))
+    both = list(irises(sitter, list(eyes(sitter))))
     assert len(both) == 2
     for eye, found in both:
         x, y = found.x + (300 - sitter.labels.shape[1] / 2), found.y + sitter_top(face)

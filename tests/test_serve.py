@@ -158,6 +158,12 @@ def test_edits(client, parser):
     assert np.abs(changed[..., :3][hair].astype(int) - image.numpy()[hair]).mean() > 10
     assert np.abs(changed[..., :3][face].astype(int) - image.numpy()[face]).mean() < 2
     assert changed[..., 3][background].mean() < 20 and changed[..., 3][face].mean() > 250
+    lips = parsing.mask("lips")[0].bool().numpy()
+    for asked in ({"look": "classic"}, {"look": {"lipstick": {"colour": "#b3121d", "strength": 1}}, "smooth": 0.4}):
+        response = client.post("/v1/edit", json={"image": base64.b64encode(portrait).decode(), **asked})
+        assert response.status_code == 200, response.text
+        green = pixels(response.content).astype(int)[..., 1] - image.numpy()[..., 1]
+        assert green[lips].mean() < -30 and abs(green[background].mean()) < 0.1
     page = client.get("/openapi.json").json()["paths"]["/v1/edit"]["post"]["requestBody"]["content"]
     example = page["application/json"]["schema"]["example"]
     blurred = pixels(client.post("/v1/edit", json=example).content)
@@ -170,6 +176,10 @@ def test_edits(client, parser):
         ({}, "nothing is to be changed"),
         ({"tips": "gold"}, "send both"),
         ({"hair": "greenish"}, "hair: "),
+        ({"look": "party"}, "look must be one of classic"),
+        ({"look": "/etc/passwd"}, "look must be one of classic"),
+        ({"look": {"lipstick": {}}}, "lipstick of the look needs a colour"),
+        ({"smooth": 2}, "smooth must be"),
         ({"background": "/etc/passwd"}, "background: "),
         ({"background": "samples/portrait.jpg"}, "background: "),
         ({"hair": "gold", "strength": 2}, "strength must be"),

@@ -13,6 +13,9 @@ from faceparse_core.errors import said
 Colour = str | Sequence[float]
 """A colour as people write it: "#7a1f2b", a name of CSS, or red, green and blue in 0..1."""
 
+USUAL_SKIN = "#c99c82"
+"""Skin in white light, between light and dark: where skin's colour is another, the light may be, too."""
+
 _TO_CONES = torch.tensor(
     [
         [0.4122214708, 0.5363325363, 0.0514459929],

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from faceparse_core import masks
-from faceparse_core.edits.colours import lab, to_oklab, to_srgb
-from faceparse_core.edits.eyes import Eye, eyes, irises
+from faceparse_core.edits.colours import USUAL_SKIN, lab, to_oklab, to_srgb
+from faceparse_core.edits.eyes import Eye, irises
 from faceparse_core.edits.look import Brows, Eyeliner, Eyeshadow, Irises
 from faceparse_core.edits.paint import colours_at, paint, ramp
 from faceparse_core.edits.sitter import Sitter
@@ -19,13 +20,15 @@ from faceparse_core.edits.sitter import Sitter
 _LINE, _WING, _RISE = 0.026, 0.13, 28.0
 # A line's soft edge, in units and at least in pixels.
 _SOFT, _SOFTEST = 0.007, 0.6
+# How much of the skin's colour powder covers.
+_OPAQUE = 0.55
 
 
-def shade_lids(sitter: Sitter, shadow: Eyeshadow, strength: float) -> None:
+def shade_lids(sitter: Sitter, seen: Sequence[Eye], shadow: Eyeshadow, strength: float) -> None:
     lid = lab(shadow.colour)
     crease = lab(shadow.crease) if shadow.crease else lid
     skin = sitter.shows("skin + nose")
-    for eye in eyes(sitter):
+    for eye in seen:
         box = _about(sitter, eye, (-0.35, 1.7), 0.08)
         if box is None:
             continue
@@ -42,27 +45,29 @@ def shade_lids(sitter: Sitter, shadow: Eyeshadow, strength: float) -> None:
         near = colours_at(sitter, box, own & (on > 0.1))
         if len(near):
             colour = torch.lerp(lid, crease, second[..., None])
-            _powder(sitter, box, on * own * (shadow.strength * strength), colour, float(near[:, 0].median()))
+            _powder(sitter, box, on * own * (shadow.strength * strength), colour, near.median(0).values)
 
 
-def _powder(sitter: Sitter, box: tuple[slice, slice], amount: Tensor, colour: Tensor, light: float) -> None:
-    """Lays powder in colours [h, w, 3] on skin of this lightness, whose own light and shade is seen through it."""
+def _powder(sitter: Sitter, box: tuple[slice, slice], amount: Tensor, colour: Tensor, skin: Tensor) -> None:
+    """Lays powder in colours [h, w, 3] on skin of this colour, whose own light and shade is seen through it."""
     inside = amount > 0
     share, colour = amount[inside][:, None], colour[inside]
     pixels = sitter.pixels[box]
     found = to_oklab(pixels[inside])
-    found[:, 1:] = torch.lerp(found[:, 1:], colour[:, 1:], share)
+    ratio = (colour[:, :1] / skin[0].clamp(min=0.05)).clamp(max=1.6)
+    # In warm light powder is warmer, and a little of the skin's own colour comes through.
+    tint = (skin[1:] - _OPAQUE * lab(USUAL_SKIN)[1:]) * ratio.clamp(max=1)
+    found[:, 1:] = torch.lerp(found[:, 1:], colour[:, 1:] + tint, share)
     # As much darker as the powder is than the skin, in proportion: dark places do not become black.
-    goal = found[:, :1] * (colour[:, :1] / max(light, 0.05)).clamp(max=1.6)
-    found[:, :1] = torch.lerp(found[:, :1], goal, 0.85 * share)
+    found[:, :1] = torch.lerp(found[:, :1], found[:, :1] * ratio, 0.85 * share)
     pixels[inside] = to_srgb(found)
 
 
-def line_eyes(sitter: Sitter, liner: Eyeliner, strength: float) -> None:
+def line_eyes(sitter: Sitter, seen: Sequence[Eye], liner: Eyeliner, strength: float) -> None:
     colour = lab(liner.colour)
     soft = max(_SOFT, _SOFTEST / sitter.unit)
     allowed = sitter.shows("skin + nose + eyes")
-    for eye in eyes(sitter):
+    for eye in seen:
         box = _about(sitter, eye, (-0.2, 1.8), 0.12)
         if box is None:
             continue
@@ -115,9 +120,9 @@ def _wing(eye: Eye, u: Tensor, v: Tensor, liner: Eyeliner, soft: float) -> Tenso
     return _band(across, -0.6 * width, 0.6 * width, soft) * (along > -0.3 * width) * (left > 0)
 
 
-def colour_irises(sitter: Sitter, wanted: Irises, strength: float) -> None:
+def colour_irises(sitter: Sitter, seen: Sequence[Eye], wanted: Irises, strength: float) -> None:
     colour = lab(wanted.colour)
-    for eye, found in irises(sitter):
+    for eye, found in irises(sitter, seen):
         inside = sitter.shows(eye.label)
         box = sitter.box(inside)
         if box is None:
@@ -127,10 +132,10 @@ def colour_irises(sitter: Sitter, wanted: Irises, strength: float) -> None:
         away = (x * x + y * y).sqrt() / found.radius
         soft = max(0.12, 0.7 / found.radius)
         disc = ramp(away, 1 + soft, 1 - soft) * inside[box]
-        seen = colours_at(sitter, box, disc > 0.5)
-        if not len(seen):
+        shades = colours_at(sitter, box, disc > 0.5)
+        if not len(shades):
             continue
-        dark, middle = np.quantile(seen[:, 0].numpy(), (0.08, 0.6))
+        dark, middle = np.quantile(shades[:, 0].numpy(), (0.08, 0.6))
         goal = float(middle + 0.5 * (colour[0] - middle))
 
         def change(pixels: Tensor, dark=dark, middle=middle, goal=goal) -> Tensor:

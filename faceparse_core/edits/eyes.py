@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -130,9 +130,9 @@ class Iris:
     gaze: float
 
 
-def irises(sitter: Sitter) -> Iterator[tuple[Eye, Iris]]:
+def irises(sitter: Sitter, seen: Sequence[Eye]) -> Iterator[tuple[Eye, Iris]]:
     """The eyes whose irises are seen. Both look the same way, that of the eye in which it is clearer."""
-    found = [(eye, one) for eye in eyes(sitter) if (one := _iris(sitter, eye, 0.0, _STRAIGHT))]
+    found = [(eye, one) for eye in seen if (one := _iris(sitter, eye, 0.0, _STRAIGHT))]
     if found:
         gaze = max((one for _, one in found), key=lambda one: one.contrast).gaze
         for eye, _ in found:

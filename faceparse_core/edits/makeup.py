@@ -9,11 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from faceparse_core.edits.colours import lab
+from faceparse_core.edits.colours import USUAL_SKIN, lab
 from faceparse_core.edits.complexion import Complexion, complexion
 from faceparse_core.edits.eye_makeup import colour_irises, fill_brows, line_eyes, shade_lids
+from faceparse_core.edits.eyes import eyes
 from faceparse_core.edits.look import Blush, Foundation, Look, look
-from faceparse_core.edits.mouth_makeup import colour_lips, line_lips, whiten_teeth
+from faceparse_core.edits.mouth_makeup import paint_lips, whiten_teeth
 from faceparse_core.edits.sitter import Sitter, each_sitter
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import Face
@@ -23,8 +24,6 @@ from faceparse_core.images import Images
 _CELL, _BLOTCH, _SHAPE = 0.02, 0.05, 0.3
 # Blush is strongest at the apple of the cheek (u, v); its reach across and along the cheekbone, and how that rises.
 _APPLE, _BONE, _REACH, _ALONG, _RISE = 0.62, 0.43, 0.17, 0.3, 0.5
-# Skin in white light, between light and dark.
-_USUAL = "#c99c82"
 
 
 @enough_memory("the make-up cannot be put on")
@@ -69,20 +68,19 @@ def put_on(sitter: Sitter, chosen: Look, strength: float) -> None:
         return
     if chosen.teeth:
         whiten_teeth(sitter, chosen.teeth.strength * strength)
+    seen = list(eyes(sitter)) if chosen.irises or chosen.eyeshadow or chosen.eyeliner else []
     if chosen.irises:
-        colour_irises(sitter, chosen.irises, strength)
+        colour_irises(sitter, seen, chosen.irises, strength)
     if chosen.foundation or chosen.blush:
         _skin(sitter, chosen.foundation, chosen.blush, strength)
     if chosen.eyeshadow:
-        shade_lids(sitter, chosen.eyeshadow, strength)
+        shade_lids(sitter, seen, chosen.eyeshadow, strength)
     if chosen.brows:
         fill_brows(sitter, chosen.brows, strength)
     if chosen.eyeliner:
-        line_eyes(sitter, chosen.eyeliner, strength)
-    if chosen.lipstick:
-        colour_lips(sitter, chosen.lipstick, strength)
-    if chosen.lip_liner:
-        line_lips(sitter, chosen.lip_liner, strength)
+        line_eyes(sitter, seen, chosen.eyeliner, strength)
+    if chosen.lipstick or chosen.lip_liner:
+        paint_lips(sitter, chosen.lipstick, chosen.lip_liner, strength)
 
 
 def _skin(sitter: Sitter, foundation: Foundation | None, blush: Blush | None, strength: float) -> None:
@@ -114,12 +112,12 @@ def _blush(skin: Complexion, colour: Tensor) -> Tensor:
     sitter = skin.sitter
     rows, columns = (slice(0, size) for size in sitter.labels.shape)
     shape = sitter.drawn("left cheek", "right cheek")
-    u, v = sitter.place(rows, columns)
+    u, v = sitter.place(rows, columns, skin.factor)
     # Along the cheekbone, which rises outwards.
     rise = _BONE - _RISE * (u.abs() - _APPLE)
-    where = skin.reduced(shape * torch.exp(-(((v - rise) / _REACH) ** 2) - (((u.abs() - _APPLE) / _ALONG) ** 2)))
-    where = skin.around(where, 0.1)
+    near = torch.exp(-(((v - rise) / _REACH) ** 2) - (((u.abs() - _APPLE) / _ALONG) ** 2))
+    where = skin.around(skin.reduced(shape) * near, 0.1)
     # What the colour is beside skin in white light, so that it fits the light that there is; and never lighter.
-    change = colour - lab(_USUAL)
+    change = colour - lab(USUAL_SKIN)
     change[0] = 0.6 * min(0.0, float(colour[0] - skin.tone[0]))
     return change.view(1, 3, 1, 1) * where

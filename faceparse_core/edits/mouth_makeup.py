@@ -24,11 +24,19 @@ _GLOSS, _ROOM = 0.13, 0.25
 _FEWEST = 8
 
 
-def colour_lips(sitter: Sitter, lipstick: Lipstick, strength: float) -> None:
+def paint_lips(sitter: Sitter, lipstick: Lipstick | None, liner: LipLiner | None, strength: float) -> None:
+    """Lipstick, and over it the line around the lips."""
     found = _lips(sitter)
     if found is None:
         return
     box, lips = found
+    if lipstick:
+        _colour(sitter, box, lips, lipstick, strength)
+    if liner:
+        _line(sitter, box, lips, liner, strength)
+
+
+def _colour(sitter: Sitter, box: tuple[slice, slice], lips: Tensor, lipstick: Lipstick, strength: float) -> None:
     sample = colours_at(sitter, box, lips > 0.5)
     if not len(sample):
         return
@@ -52,11 +60,7 @@ def colour_lips(sitter: Sitter, lipstick: Lipstick, strength: float) -> None:
     paint(sitter, box, lips * (lipstick.strength * strength), change)
 
 
-def line_lips(sitter: Sitter, liner: LipLiner, strength: float) -> None:
-    found = _lips(sitter)
-    if found is None:
-        return
-    box, lips = found
+def _line(sitter: Sitter, box: tuple[slice, slice], lips: Tensor, liner: LipLiner, strength: float) -> None:
     # The rim of lips and mouth together: there is no line where the lips part.
     whole = torch.maximum(lips, sitter.shows("inner mouth")[box].float())
     width = max(_LINE * sitter.unit, 0.5)

@@ -77,8 +77,8 @@ def change(image: Tensor, seen: Seen, wanted: Changes) -> Tensor:
     the skin first, make-up on it, then colours, what is tried on, what is hidden, the background last. [1, H, W, 3], or
     4 with a transparent background. Raises ValueError where nobody can wear what is to be tried on."""
     if wanted.smooth:
-        how = dict.fromkeys(("smooth", "spots", "shine", "under_eyes"), wanted.smooth)
-        image = smooth_skin(image, seen.labels, seen.faces, **how)
+        much = wanted.smooth
+        image = smooth_skin(image, seen.labels, seen.faces, smooth=much, spots=much, shine=much, under_eyes=much)
     if wanted.look:
         image = make_up(image, seen.labels, seen.faces, wanted.look, strength=wanted.strength)
     for part, region in PARTS.items():

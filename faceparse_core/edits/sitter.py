@@ -45,12 +45,16 @@ class Sitter:
 
     def shows(self, region: str) -> Tensor:
         """Where the labels of a region are, bool [h, w]."""
-        return torch.isin(self.labels, torch.tensor(region_ids(region), dtype=torch.uint8))
+        first, *others = region_ids(region)
+        found = self.labels == first
+        for label in others:
+            found |= self.labels == label
+        return found
 
-    def place(self, rows: slice, columns: slice) -> tuple[Tensor, Tensor]:
-        """(u, v) of pixels in the face's axes, float32 [rows, columns] each."""
-        x = np.arange(columns.start, columns.stop, dtype=np.float32)[None] + 0.5
-        y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + 0.5
+    def place(self, rows: slice, columns: slice, step: int = 1) -> tuple[Tensor, Tensor]:
+        """(u, v) of pixels, or of squares of ``step`` pixels, in the face's axes, float32 [rows, columns] each."""
+        x = np.arange(columns.start, columns.stop, step, dtype=np.float32)[None] + 0.5 * step
+        y = np.arange(rows.start, rows.stop, step, dtype=np.float32)[:, None] + 0.5 * step
         u, v = self.axes.to_face(x, y)
         return torch.from_numpy(u.astype(np.float32)), torch.from_numpy(v.astype(np.float32))
 
@@ -133,4 +137,4 @@ def each_sitter(
             if sitter.face.index in mine:
                 work(sitter)
 
-    return changed(frames, labels, change, progress)
+    return changed(frames, list(labels), change, progress)

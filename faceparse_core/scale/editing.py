@@ -67,7 +67,7 @@ def _look(name: str, value: object) -> edits.Look:
         raise ValueError(
             f"{name} must be one of {', '.join(edits.LOOKS)}, or an object of steps, not {said(repr(value))}"
         )
-    return edits.look(value)  # type: ignore[arg-type]
+    return edits.look(value)
 
 
 def _share(most: float) -> Callable[[str, object], float]:
