@@ -10,8 +10,17 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from faceparse_core import masks
-from faceparse_core.edits import AREAS, WAYS, blur_background, hidden_area, hide, recolour, replace_background, several
-from faceparse_core.edits.privacy import CELLS
+from faceparse_core.edits import (
+    AREAS,
+    CELLS,
+    WAYS,
+    blur_background,
+    hidden_area,
+    hide,
+    recolour,
+    replace_background,
+    several,
+)
 from faceparse_core.parsing import Parsing
 
 from . import host

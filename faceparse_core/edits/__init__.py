@@ -16,7 +16,7 @@ from faceparse_core.edits.curves import as_csv, blinks, plot
 from faceparse_core.edits.figures import NOTE, face_figures
 from faceparse_core.edits.look import FINISHES, LOOKS, Look, look
 from faceparse_core.edits.makeup import make_up
-from faceparse_core.edits.privacy import AREAS, WAYS, hidden_area, hide
+from faceparse_core.edits.privacy import AREAS, CELLS, WAYS, hidden_area, hide
 from faceparse_core.edits.recolour import recolour
 from faceparse_core.edits.skin import smooth_skin
 from faceparse_core.edits.tone import TONES, to_cielab, tone_class, typology_angle
@@ -25,6 +25,7 @@ from faceparse_core.edits.wearing import try_on
 
 __all__ = [
     "AREAS",
+    "CELLS",
     "FINISHES",
     "LOOKS",
     "NOTE",
