@@ -7,11 +7,13 @@ from comfy_api.latest import ComfyExtension, io
 from . import host
 from .edits import Background, FacePrivacy, Recolour
 from .faces import CropFaces, PasteFaces
+from .figures import FaceFigures
 from .makeup import MakeUp, SmoothSkin
 from .masks import CutOut, MaskCombine, MaskFeather, RefineMask
 from .parsing import ParseFace, ParsingInfo, PreviewParsing
 from .samples import SamplePortrait
 from .selecting import SelectLabels
+from .wearing import TryOn
 
 
 class FaceParseExtension(ComfyExtension):
@@ -22,5 +24,5 @@ class FaceParseExtension(ComfyExtension):
         return [
             ParseFace, SelectLabels, MaskCombine, MaskFeather, RefineMask, CutOut, PreviewParsing, ParsingInfo,
             CropFaces, PasteFaces, Recolour, MakeUp, SmoothSkin, Background, FacePrivacy,
-            SamplePortrait,
+            TryOn, FaceFigures, SamplePortrait,
         ]  # fmt: skip

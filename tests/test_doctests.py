@@ -9,11 +9,12 @@ import inspect
 import pytest
 
 from faceparse_core import edits, labels, masks
-from faceparse_core.edits import backdrop, colours, privacy
+from faceparse_core.edits import anchors, backdrop, colours, curves, figures, privacy, tone, wardrobe, wearing
 from faceparse_core.masks import matting, tools
 
 recolour = importlib.import_module("faceparse_core.edits.recolour")  # the function has the same name
-MODULES = (labels, matting, tools, backdrop, colours, privacy, recolour)
+EDITS = (anchors, backdrop, colours, curves, figures, privacy, recolour, tone, wardrobe, wearing)
+MODULES = (labels, matting, tools, *EDITS)
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda module: module.__name__)

@@ -44,6 +44,8 @@ IDS = {
     "FaceParseSmoothSkin": "SmoothSkin",
     "FaceParseBackground": "Background",
     "FaceParseFacePrivacy": "FacePrivacy",
+    "FaceParseTryOn": "TryOn",
+    "FaceParseFaceFigures": "FaceFigures",
     "FaceParseSamplePortrait": "SamplePortrait",
 }
 

@@ -13,39 +13,13 @@ from PIL import Image
 
 from faceparse_core import images as pictures
 from faceparse_core.faces import Face, draw, extras, face_axes, find_faces
-from faceparse_core.labels import DRAWN, DRAWN_GROUPS, GROUPS, LABELS, region_ids, resolve
+from faceparse_core.labels import DRAWN, DRAWN_GROUPS, GROUPS, region_ids, resolve
 from faceparse_core.parser import FaceParser
 from faceparse_core.parsing import Parsing
 from faceparse_core.rendering import Window
+from tests.drawn import EYES_TO_MOUTH, SIZE, a_face
 
-SIZE, EYES_TO_MOUTH = 240, 60
 NAMES = [*DRAWN, *DRAWN_GROUPS]
-
-
-def a_face(without: tuple[str, ...] = (), glasses: bool = False, turned: float = 0) -> torch.Tensor:
-    """A label map of ellipses: a face in the middle, its eyes 60 pixels above its mouth, turned clockwise."""
-    down, across = torch.meshgrid(*[torch.arange(SIZE) + 0.5 - SIZE / 2] * 2, indexing="ij")
-    sine, cosine = math.sin(math.radians(turned)), math.cos(math.radians(turned))
-    across, down = across * cosine + down * sine, down * cosine - across * sine
-    u, v = across / EYES_TO_MOUTH, down / EYES_TO_MOUTH + 0.4
-    labels = torch.zeros(SIZE, SIZE, dtype=torch.uint8)
-    parts = [  # name, middle (u, v), half axes
-        ("hair", 0, -0.2, 1.15, 1.5),
-        ("skin", 0, 0.3, 0.95, 1.35),
-        ("nose", 0, 0.37, 0.2, 0.3),
-        ("l_eye", 0.46, 0, 0.16, 0.06),
-        ("r_eye", -0.46, 0, 0.16, 0.06),
-        ("l_brow", 0.5, -0.23, 0.28, 0.05),
-        ("r_brow", -0.5, -0.23, 0.28, 0.05),
-        ("u_lip", 0, 0.95, 0.34, 0.07),
-        ("l_lip", 0, 1.05, 0.3, 0.09),
-        *([("eye_g", 0, 0.0, 0.75, 0.2)] if glasses else []),
-    ]
-    for name, x, y, wide, high in parts:
-        if name not in without:
-            inside = ((u - x) / wide) ** 2 + ((v - y) / high) ** 2 <= 1
-            labels[inside] = next(label.id for label in LABELS if label.name == name)
-    return labels
 
 
 def parsed(labels: torch.Tensor) -> Parsing:

@@ -19,6 +19,7 @@ from faceparse_core.cli.data import data
 from faceparse_core.cli.edit import edit
 from faceparse_core.cli.evaluate import evaluate
 from faceparse_core.cli.export import export
+from faceparse_core.cli.figures import figures
 from faceparse_core.cli.models import download, models
 from faceparse_core.cli.parse import parse
 from faceparse_core.cli.serve import serve
@@ -41,6 +42,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         "train": train,
         "data": data,
         "edit": edit,
+        "figures": figures,
         "evaluate": evaluate,
         "export": export,
         "serve": serve,

@@ -13,7 +13,7 @@ from faceparse_core.cli.options import add_model_options, counted, face_parser
 from faceparse_core.errors import enough_memory, number
 
 if TYPE_CHECKING:
-    from faceparse_core.edits import Look
+    from faceparse_core.edits import Look, Piece
 
 _COLOURED = {
     "hair": "the hair",
@@ -31,6 +31,8 @@ examples:
   faceparse edit portrait.jpg --background transparent -o me.png
   faceparse edit portrait.jpg --look evening --smooth 0.4              make-up on smoother skin
   faceparse edit portrait.jpg --look mine.json --strength 0.6
+  faceparse edit portrait.jpg --wear hat --wear sun-glasses            drawings that come with it, on every face
+  faceparse edit portrait.jpg --wear mine.png --wear hat=top-hat.png   your own glasses, and a hat of your own
   faceparse edit group.jpg --privacy pixelate -o nobody.png            every face that is found, hidden
   faceparse edit portraits/ --background white --out edited/           every picture of a folder
 
@@ -40,15 +42,20 @@ colours:
 looks:
   classic, copper, evening, natural, rose, smoky, or the file of your own: a small JSON, see docs/edits.md
 
+to wear:
+  round-glasses, sun-glasses, hat, earrings, beard, face-mask, or the file of a picture with transparency: glasses, or
+  what is laid on as NAME is with NAME=FILE
+
 order:
-  whatever the order of the options: skin, make-up, colours, what is hidden, the background last
+  whatever the order of the options: skin, make-up, colours, what is worn, what is hidden, the background last
 """
 
 
 def edit(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(
         prog="faceparse edit",
-        description="Changes people in pictures: hair colour, make-up, skin, background. All else stays as it is.",
+        description="Changes people in pictures: hair colour, make-up, skin, glasses and hats to try on, background. "
+        "All else stays as it is.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -67,6 +74,9 @@ def edit(argv: list[str]) -> int:
     )
     parser.add_argument(
         "--strength", type=float, default=1.0, metavar="0..1", help="how much of make-up and new colours is seen (1)"
+    )
+    parser.add_argument(
+        "--wear", action="append", default=[], type=_piece, metavar="WHAT", help="tried on by everybody; again for more"
     )
     parser.add_argument(
         "--privacy", choices=("pixelate", "blur", "solid", "average-face"), help="hides everybody's face, or --area"
@@ -91,7 +101,7 @@ def edit(argv: list[str]) -> int:
         parser.print_help()
         return 2
     args = parser.parse_args(argv)
-    if not any(getattr(args, name) for name in (*_COLOURED, "look", "smooth", "privacy", "background")):
+    if not any(getattr(args, name) for name in (*_COLOURED, "look", "smooth", "wear", "privacy", "background")):
         parser.error("nothing is to be changed: say what, for example --hair '#7a1f2b' or --background blur")
     if args.area and not args.privacy:
         parser.error("--area is what --privacy hides: give both")
@@ -123,6 +133,7 @@ def _edit_files(args: argparse.Namespace, inputs: list[Path], file: Path | None)
         look=args.look,
         smooth=args.smooth,
         strength=args.strength,
+        wear=args.wear,
         privacy=args.privacy and args.privacy.replace("-", " "),
         area=(args.area or "face").replace("-", " "),
         background=args.background,
@@ -164,6 +175,20 @@ def _look(text: str) -> Look:
 
     try:
         return look(text)
+    except (ValueError, OSError) as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _piece(text: str) -> Piece:
+    """``--wear``: a name, the file of a picture, or NAME=FILE."""
+    from faceparse_core.edits import piece, piece_names
+
+    name, equals, file = text.partition("=")
+    name = name.replace("-", " ")
+    try:
+        if equals and name in piece_names():
+            return piece(Path(file), like=name)
+        return piece(name if name in piece_names() else text)
     except (ValueError, OSError) as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 

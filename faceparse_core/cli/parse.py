@@ -33,7 +33,8 @@ regions:
   also forehead, cheeks, left cheek, right cheek, chin, under eyes and t-zone, which are drawn on each face
 
 other commands (each has its own --help):
-  faceparse edit portrait.jpg …   hair colour and background changed
+  faceparse edit portrait.jpg …   hair colour, background, glasses to try on …
+  faceparse figures portrait.jpg  skin tone, eyes, mouth, tilt and turn of faces
   faceparse models                what is there, and where
   faceparse download segformer-b5 fetch the published model
   faceparse evaluate DATA         measure a model on labelled portraits

@@ -17,6 +17,8 @@ from faceparse_core.edits.makeup import make_up
 from faceparse_core.edits.privacy import hidden_area, hide
 from faceparse_core.edits.recolour import recolour
 from faceparse_core.edits.skin import smooth_skin
+from faceparse_core.edits.wardrobe import Piece
+from faceparse_core.edits.wearing import try_on
 from faceparse_core.faces import Face
 from faceparse_core.labels import resolve
 
@@ -46,7 +48,7 @@ class Changes:
 
     ``smooth`` 0..1: how much the skin is smoothed, and spots, shine and shadows under the eyes taken back. ``look``:
     everybody's make-up. The colour of each of ``PARTS``, and of the hair's ``tips``; these and the look are put on with
-    ``strength`` in 0..1. ``privacy``: one of
+    ``strength`` in 0..1. ``wear``: what everybody tries on, the later over the earlier. ``privacy``: one of
     ``WAYS`` in which everybody's ``area`` (one of ``AREAS``) is hidden. ``background``: one of ``BACKGROUNDS``, a
     colour, or the path of a picture; ``radius`` of its blur in percent of the longer side.
     """
@@ -60,19 +62,20 @@ class Changes:
     look: Look | None = None
     smooth: float = 0.0
     strength: float = 1.0
+    wear: Sequence[Piece] = ()
     privacy: str | None = None
     area: str = "face"
     background: str | Path | None = None
     radius: float = 2.0
 
     def __bool__(self) -> bool:
-        return any(getattr(self, name) for name in (*PARTS, "look", "smooth", "privacy", "background"))
+        return any(getattr(self, name) for name in (*PARTS, "look", "smooth", "wear", "privacy", "background"))
 
 
 def change(image: Tensor, seen: Seen, wanted: Changes) -> Tensor:
     """An image, float32 [1, H, W, 3] in 0..1, of which is ``seen`` what was there at first, with what is ``wanted``:
-    the skin first, make-up on it, then colours, what is hidden, the background last. [1, H, W, 3], or 4 with a
-    transparent background."""
+    the skin first, make-up on it, then colours, what is tried on, what is hidden, the background last. [1, H, W, 3], or
+    4 with a transparent background. Raises ValueError where nobody can wear what is to be tried on."""
     if wanted.smooth:
         much = wanted.smooth
         image = smooth_skin(image, seen.labels, seen.faces, smooth=much, spots=much, shine=much, under_eyes=much)
@@ -82,11 +85,15 @@ def change(image: Tensor, seen: Seen, wanted: Changes) -> Tensor:
         if colour := getattr(wanted, part):
             tips = wanted.tips if part == "hair" else None
             image = recolour(image, refined(image, seen, region), colour, tips=tips, strength=wanted.strength)
+    person = refined(image, seen, "person") if wanted.background else None
+    for piece in wanted.wear:
+        front = refined(image, seen, piece.behind) if piece.behind else None
+        image, cover = try_on(image, piece, seen.labels, seen.faces, front=front)
+        person = person if person is None else torch.maximum(person, cover)  # a hat stands out from the person
     if wanted.privacy:
         area = hidden_area(seen.labels, seen.faces, area=wanted.area)
         image = hide(image, area, seen.faces, way=wanted.privacy, labels=seen.labels)
-    if wanted.background:
-        person = refined(image, seen, "person")
+    if wanted.background and person is not None:
         if wanted.background == "transparent":
             return masks.cut_out(image, person)
         if wanted.background == "blur":
