@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +32,10 @@ def main() -> None:
     (_FOLDER / "pieces.json").write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
 
 
+Drawing = Callable[[ImageDraw.ImageDraw, int], None]
+"""Draws in white on a sheet that is so many times as large as it is to be."""
+
+
 class _Sheet:
     """Something to draw on, three times as large as it is to be; places are in pixels of the result."""
 
@@ -39,7 +43,7 @@ class _Sheet:
         self.size = width, height
         self.picture = Image.new("RGBA", (width * _FINER, height * _FINER))
 
-    def mask(self, draw: Callable[[ImageDraw.ImageDraw, float], None], soft: float = 0.0) -> Image.Image:
+    def mask(self, draw: Drawing, soft: float = 0.0) -> Image.Image:
         """What is drawn in white, as a mask; ``soft``: blurred by so many pixels."""
         mask = Image.new("L", self.picture.size)
         draw(ImageDraw.Draw(mask), _FINER)
@@ -64,11 +68,23 @@ class _Sheet:
         return Image.fromarray(pixels)
 
 
-def _ellipse(x: float, y: float, across: float, down: float) -> Callable[[ImageDraw.ImageDraw, float], None]:
+def _ellipse(x: float, y: float, across: float, down: float) -> Drawing:
     return lambda on, k: on.ellipse([(x - across) * k, (y - down) * k, (x + across) * k, (y + down) * k], fill=255)
 
 
-def _outline(points: list[tuple[float, float]]) -> Callable[[ImageDraw.ImageDraw, float], None]:
+def _polygon(points: Sequence[tuple[float, float]]) -> Drawing:
+    return lambda on, k: on.polygon([(x * k, y * k) for x, y in points], fill=255)
+
+
+def _line(points: Sequence[tuple[float, float]], width: int) -> Drawing:
+    return lambda on, k: on.line([(x * k, y * k) for x, y in points], fill=255, width=width * k, joint="curve")
+
+
+def _arc(box: tuple[int, int, int, int], start: float, end: float, width: int) -> Drawing:
+    return lambda on, k: on.arc([side * k for side in box], start, end, 255, width * k)
+
+
+def _outline(points: list[tuple[float, float]]) -> Drawing:
     """A smooth closed line through points (Catmull-Rom), filled."""
     line = []
     for i in range(len(points)):
@@ -76,12 +92,12 @@ def _outline(points: list[tuple[float, float]]) -> Callable[[ImageDraw.ImageDraw
         for t in np.arange(12) / 12:
             curve = 2 * b + t * (c - a) + t**2 * (2 * a - 5 * b + 4 * c - d) + t**3 * (3 * b - a - 3 * c + d)
             line.append(0.5 * curve)
-    return lambda on, k: on.polygon([(x * k, y * k) for x, y in line], fill=255)
+    return _polygon([(float(x), float(y)) for x, y in line])
 
 
-def _mirrored(half: list[tuple[float, float]], middle: float) -> list[tuple[float, float]]:
+def _mirrored(half: Sequence[tuple[float, float]], middle: float) -> list[tuple[float, float]]:
     """A closed outline of its right half, from the top down."""
-    return half + [(2 * middle - x, y) for x, y in half[::-1] if x != middle]
+    return [*half] + [(2 * middle - x, y) for x, y in half[::-1] if x != middle]
 
 
 _EYEWEAR = {
@@ -96,15 +112,13 @@ def _round_glasses() -> tuple[Image.Image, dict]:
     frame, shine = (46, 34, 28), (255, 255, 255)
     for x in (212, 488):
         sheet.paint(sheet.mask(_ellipse(x, 135, 106, 104)), (225, 235, 240), 0.10)
-        glare = sheet.mask(lambda on, k, x=x: on.polygon(
-            [((x + dx) * k, dy * k) for dx, dy in ((-62, 150), (20, 58), (46, 58), (-40, 162))],
-            fill=255), 5)  # fmt: skip
+        glare = sheet.mask(_polygon([(x + dx, dy) for dx, dy in ((-62, 150), (20, 58), (46, 58), (-40, 162))]), 5)
         sheet.paint(ImageChops.multiply(glare, sheet.mask(_ellipse(x, 135, 98, 96))), shine, 0.14)
         ring = ImageChops.subtract(sheet.mask(_ellipse(x, 135, 112, 110)), sheet.mask(_ellipse(x, 135, 100, 98)))
         sheet.paint(ring, frame)
         edge = ImageChops.subtract(sheet.mask(_ellipse(x, 134, 109, 107)), sheet.mask(_ellipse(x, 135.5, 107, 105)))
         sheet.paint(edge, (150, 118, 96), 0.8)
-    sheet.paint(sheet.mask(lambda on, k: on.arc([312 * k, 92 * k, 388 * k, 150 * k], 190, 350, 255, 11 * k)), frame)
+    sheet.paint(sheet.mask(_arc((312, 92, 388, 150), 190, 350, 11)), frame)
     _arms(sheet, frame, 112, 9)
     return sheet.done(), {**_EYEWEAR, "behind": "hair", "shadow": 0.3}
 
@@ -114,16 +128,15 @@ def _sun_glasses() -> tuple[Image.Image, dict]:
     frame = (16, 16, 18)
     for sign in (-1, 1):
 
-        def lens(grow: float, sign=sign) -> Callable[[ImageDraw.ImageDraw, float], None]:
+        def lens(grow: float, sign=sign) -> Drawing:
             half = [(-112, -62), (0, -78), (118, -72), (132, -30), (112, 52), (36, 86), (-50, 76), (-104, 22)]
             points = [(350 + sign * (140 + dx * grow), 140 + dy * grow) for dx, dy in half]
             return _outline(points)
 
         sheet.paint(sheet.mask(lens(1.09)), frame)
         sheet.paint(sheet.mask(lens(0.97)), (40, 34, 30), 0.55)
-        glare = sheet.mask(lambda on, k, sign=sign: on.polygon(
-            [((350 + sign * 140 + dx) * k, dy * k) for dx, dy in ((-90, 190), (10, 66), (40, 66), (-56, 200))],
-            fill=255), 12)  # fmt: skip
+        middle = 350 + sign * 140
+        glare = sheet.mask(_polygon([(middle + dx, dy) for dx, dy in ((-90, 190), (10, 66), (40, 66), (-56, 200))]), 12)
         sheet.paint(ImageChops.multiply(glare, sheet.mask(lens(0.93))), (210, 220, 235), 0.22)
         rim = ImageChops.subtract(sheet.mask(lens(1.075)), ImageChops.offset(sheet.mask(lens(1.075)), 0, 2 * _FINER))
         sheet.paint(rim, (120, 120, 126), 0.8)
@@ -135,9 +148,8 @@ def _sun_glasses() -> tuple[Image.Image, dict]:
 def _arms(sheet: _Sheet, colour: tuple[int, int, int], y: float, thick: float) -> None:
     """From the hinges to the ears: as short as the face there is seen."""
     for near, far in ((102, 4), (598, 696)):
-        sheet.paint(sheet.mask(lambda on, k, near=near, far=far: on.polygon(
-            [(near * k, (y - thick / 2) * k), (far * k, (y - thick / 3) * k), (far * k, (y + thick / 3) * k),
-             (near * k, (y + thick / 2) * k)], fill=255)), colour)  # fmt: skip
+        arm = [(near, y - thick / 2), (far, y - thick / 3), (far, y + thick / 3), (near, y + thick / 2)]
+        sheet.paint(sheet.mask(_polygon(arm)), colour)
 
 
 def _hat() -> tuple[Image.Image, dict]:
@@ -172,7 +184,7 @@ def _earring() -> tuple[Image.Image, dict]:
     """A hook, a golden drop and a blue stone; it hangs from the lobe."""
     sheet = _Sheet(120, 260)
     gold, light = (198, 152, 62), (255, 232, 170)
-    sheet.paint(sheet.mask(lambda on, k: on.arc([48 * k, 6 * k, 72 * k, 56 * k], 150, 30, 255, 4 * k)), gold)
+    sheet.paint(sheet.mask(_arc((48, 6, 72, 56), 150, 30, 4)), gold)
     sheet.paint(sheet.mask(_ellipse(60, 20, 9, 9)), gold)
     sheet.paint(sheet.mask(_ellipse(57, 17, 3, 3), 1), light)
     drop = _outline([(60, 46), (74, 92), (104, 150), (108, 196), (84, 238), (60, 246), (36, 238), (12, 196),
@@ -194,11 +206,11 @@ def _beard() -> tuple[Image.Image, dict]:
         [(320, 62), (372, 58), (420, 96), (470, 150), (540, 90), (592, 20), (604, 130), (582, 270), (520, 390),
          (420, 470), (320, 490)], 320)), 10)  # fmt: skip
     rng, strands = np.random.default_rng(4), Image.new("L", sheet.picture.size)
-    lights, on, on_light = Image.new("L", sheet.picture.size), ImageDraw.Draw(strands), None
-    on_light = ImageDraw.Draw(lights)
+    lights, grown = Image.new("L", sheet.picture.size), np.asarray(beard)
+    on, on_light = ImageDraw.Draw(strands), ImageDraw.Draw(lights)
     for _ in range(5200):
         x, y = rng.uniform(20, 620), rng.uniform(5, 500)
-        if beard.getpixel((round(x * _FINER), round(y * _FINER))) < 90 * rng.uniform(0.4, 2.2):
+        if grown[round(y * _FINER), round(x * _FINER)] < 90 * rng.uniform(0.4, 2.2):
             continue
         way = math.radians(90 + (320 - x) * 0.10 + rng.normal(0, 13))
         if y < 130 and abs(x - 320) < 110:  # the moustache grows outwards
@@ -227,8 +239,7 @@ def _face_mask() -> tuple[Image.Image, dict]:
     for sign in (-1, 1):
         for start, end in ((70, 30), (330, 96)):
             line = [(350 + sign * 262, start), (350 + sign * 318, (start + end) / 2 - 6), (350 + sign * 344, end)]
-            sheet.paint(sheet.mask(lambda on, k, line=line: on.line(
-                [(x * k, y * k) for x, y in line], fill=255, width=5 * k, joint="curve")), (238, 240, 240))  # fmt: skip
+            sheet.paint(sheet.mask(_line(line, 5)), (238, 240, 240))
     half = [(350, 14), (420, 22), (500, 50), (600, 62), (622, 130), (614, 300), (560, 388), (450, 452), (350, 466)]
     shape = sheet.mask(_outline(_mirrored(half, 350)))
     sheet.paint(shape, blue)
@@ -236,9 +247,7 @@ def _face_mask() -> tuple[Image.Image, dict]:
     dark = ImageChops.add(sheet.mask(_ellipse(90, 240, 50, 230), 34), sheet.mask(_ellipse(610, 240, 50, 230), 34))
     sheet.paint(ImageChops.multiply(dark, shape), (92, 142, 168), 0.6)
     for y in (140, 220, 300):
-        fold = sheet.mask(
-            lambda on, k, y=y: on.arc([60 * k, (y - 60) * k, 640 * k, (y + 60) * k], 15, 165, 255, 4 * k), 1.5
-        )
+        fold = sheet.mask(_arc((60, y - 60, 640, y + 60), 15, 165, 4), 1.5)
         sheet.paint(ImageChops.multiply(fold, shape), (84, 132, 158), 0.8)
         sheet.paint(ImageChops.multiply(ImageChops.offset(fold, 0, 5 * _FINER), shape), (222, 240, 248), 0.7)
     smaller = [(350 + (x - 350) * 0.965, 240 + (y - 240) * 0.965) for x, y in half]
