@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy import ndimage
 from torch import Tensor
 
 from faceparse_core.faces import Axes, Face, face_axes
@@ -198,6 +197,8 @@ class Parts:
 
     def largest(self, *ids: int) -> tuple[np.ndarray, np.ndarray]:
         """(u, v) of the cells of the largest piece that hangs together of these labels."""
+        from scipy import ndimage
+
         there = np.isin(self.labels, ids)
         mask = np.zeros(self._cells.shape, dtype=bool)
         down, across = (places[there] for places in self._places)

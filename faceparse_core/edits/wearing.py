@@ -240,11 +240,19 @@ def _of_labels(labels: Tensor, region: str) -> Tensor:
     return F.avg_pool2d(mask[None], 3, 1, 1, count_include_pad=False)[0]
 
 
+def _shifted(mask: Tensor, down: int, across: int) -> Tensor:
+    """A mask [h, w], moved; what comes in from beyond its border is 0."""
+    height, width = mask.shape
+    return F.pad(mask, (max(across, 0), max(-across, 0), max(down, 0), max(-down, 0)))[
+        max(-down, 0) : max(-down, 0) + height, max(-across, 0) : max(-across, 0) + width
+    ]
+
+
 def _shadow(alpha: Tensor, frame: Axes) -> Tensor:
     """The shadow that a piece throws, [h, w]: it, moved down along the face and blurred."""
     angle = math.radians(frame.angle)
     down, across = _BELOW * frame.unit * math.cos(angle), -_BELOW * frame.unit * math.sin(angle)
-    moved = torch.roll(alpha, (round(down), round(across)), (0, 1))
+    moved = _shifted(alpha, round(down), round(across))
     reach = max(1, round(_SOFTNESS * frame.unit * 0.9))
     blurred = moved[None, None]
     for _ in range(2):

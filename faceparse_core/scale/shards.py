@@ -38,7 +38,8 @@ def schema():
     import pyarrow as pa
 
     box = [(side, pa.int32()) for side in ("x", "y", "width", "height")]
-    face = pa.struct([("index", pa.int32()), *box, ("angle", pa.float64()), ("score", pa.float64())])
+    marks = ("landmarks", pa.list_(pa.list_(pa.float64())))
+    face = pa.struct([("index", pa.int32()), *box, ("angle", pa.float64()), ("score", pa.float64()), marks])
     label = pa.struct(
         [
             ("id", pa.int8()),
