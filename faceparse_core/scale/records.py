@@ -18,9 +18,9 @@ _IDS = {label.title: label.id for label in LABELS}
 def record(parsing: Parsing, *, run_lengths: bool = True) -> dict:
     """The figures of the parsing of a single picture: ``width``, ``height``, ``faces`` and ``labels``.
 
-    ``faces``: of each its index, box, angle, score and landmarks. ``labels``: of each that is there (the background left out) its
-    id, name, pixels, share, box (x, y, width, height), centre (x, y) and, with ``run_lengths``, its mask as ``counts``:
-    COCO's packed run lengths.
+    ``faces``: of each its index, box, angle, score and landmarks. ``labels``: of each that is there (the background
+    left out) its id, name, pixels, share, box (x, y, width, height), centre (x, y) and, with ``run_lengths``, its mask
+    as ``counts``: COCO's packed run lengths.
     """
     (figures,) = parsing.figures()
     masks = runs.encoded(parsing.labels[0].numpy()) if run_lengths else {}
