@@ -16,6 +16,7 @@ The sets are folders of data as ``faceparse train`` takes them, measured on thei
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -113,12 +114,19 @@ def covered(parser: FaceParser, data: Path) -> dict:
             if kind == "hand":
                 picture, after = covers.hand(picture, labels, rng)
             else:
-                picture, after = covers.surgical_mask(picture, labels, rng, lambda picture=image: picture)
+                picture, after = covers.surgical_mask(picture, labels, rng, functools.partial(_cloth, rng))
             hidden = torch.isin(torch.from_numpy(mask), _FACE_PARTS) & (torch.from_numpy(np.array(after)) == 0)
             seen = torch.isin(parser.parse(picture, faces="image").labels[0], _FACE_PARTS)
             counts[0] += (seen & hidden).sum().item()
             counts[1] += hidden.sum().item()
     return {kind: round(taken / max(1, all_of_it), 4) for kind, (taken, all_of_it) in wrong.items()}
+
+
+def _cloth(rng: np.random.Generator) -> np.ndarray:
+    """A coloured pattern, uint8 [64, 64, 3]; a piece of a picture could show a face, which is no cover."""
+    cells = int(rng.choice([2, 4, 16, 64]))
+    field = rng.uniform(0, 255, 3) + rng.normal(0, 50, (cells, cells, 3))
+    return np.array(Image.fromarray(field.clip(0, 255).astype(np.uint8)).resize((64, 64), Image.Resampling.BILINEAR))
 
 
 def hair(parser: FaceParser, data: Path) -> dict:
