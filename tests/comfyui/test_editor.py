@@ -333,7 +333,9 @@ def test_what_is_saved_is_the_text_alone(editor):
 
 def test_in_a_subgraph_the_text_that_it_is_promoted_to_is_edited(editor):
     graph = json.loads((PACK / "subgraphs" / "Hair mask.json").read_text(encoding="utf-8"))
-    graph["nodes"][0]["widgets_values"][0] = "face"
+    # Where the editor keeps it: of today's with the subgraph, before 1.49 in the node inside.
+    (inside,) = (one for one in graph["definitions"]["subgraphs"][0]["nodes"] if one["type"].endswith("SelectLabels"))
+    graph["nodes"][0]["widgets_values"][0] = inside["widgets_values"][0] = "face"
     editor.open(graph)
     host, preview = editor.between("MaskPreview")
     mask = mask_of(editor.comfy, editor.succeed(), preview)
