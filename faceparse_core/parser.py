@@ -65,9 +65,9 @@ class FaceParser:
     file.
     ``device``: ``"auto"`` (cuda, mps, xpu, cpu: the first that is there; for ONNX files cuda where onnxruntime has it,
     else cpu) or a torch device.
-    ``precision``: ``"auto"`` (fp16 on cuda, bf16 on CPUs with AMX, else fp32), ``"fp32"``, ``"bf16"`` or ``"fp16"``;
-    what a CPU would only emulate is computed in fp32, with a warning; an ONNX file computes in its own and takes
-    ``"auto"`` alone.
+    ``precision``: ``"auto"`` (fp16 on cuda, bf16 on CPUs with AMX or AVX512-bf16, else fp32), ``"fp32"``, ``"bf16"`` or
+    ``"fp16"``; what a CPU would only emulate is computed in fp32, with a warning; an ONNX file computes in its own and
+    takes ``"auto"`` alone.
     ``resolution``: side of the square that the network sees, a multiple of 32; the checkpoint's own (512) if not given.
     ``fit``: ``"stretch"`` brings every image to that square, as the model was trained; ``"pad"`` keeps the aspect ratio
     over about as many pixels; ``"auto"`` stretches what is nearly square and pads the rest (and stretches everything
@@ -197,7 +197,8 @@ class FaceParser:
 
     @cached_property
     def _finder(self) -> Finder:
-        return Finder.bundled(self.device, self.precision)
+        # It is small, and boxes in 8 bits would be a few pixels off.
+        return Finder.bundled(self.device, "fp32" if self.precision == "bf16" else self.precision)
 
     def _find(
         self, images: Sequence[Tensor], given: str | Sequence[Sequence[Face]], batch_size: int, told: _Progress

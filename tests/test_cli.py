@@ -66,7 +66,8 @@ def test_refined_masks_and_their_edges(picture, tmp_path, region):
     target = tmp_path / "mask.png"
 
     def mask(*flags: str) -> np.ndarray:
-        assert main([str(picture), *ON_CPU, "--region", region, *flags, "-o", str(target)]) == 0
+        exact = [*ON_CPU, "--precision", "fp32"]  # the suit is half found, and half of that at the limit
+        assert main([str(picture), *exact, "--region", region, *flags, "-o", str(target)]) == 0
         return np.array(Image.open(target)).astype(int)
 
     soft, refined = mask("--soft"), mask("--refine")

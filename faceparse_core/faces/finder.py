@@ -33,6 +33,8 @@ _GLANCE, _SECOND_PIXELS, _ENLARGED = 192, 768 * 576, 1.5
 _MULTIPLE = 32
 # From this score on something is a face; what is less may be one, and asks for a closer look.
 _FACE, _HINT = 0.45, 0.15
+# A face that fills its picture is at least so sure, and others beside it at most so likely.
+_FILLING, _BESIDE = 0.5, 0.3
 _LARGE = 110  # of a face in the second look, in pixels: from here on it is seen better in the first
 _MOST = 400  # faces of one look
 # Where a face is known to be, the window around it is seen so large, and so little is enough.
@@ -307,8 +309,9 @@ def _from_to(angle: float, other: float) -> float:
 
 
 def _is_filled(found: Found, size: Sequence[int]) -> bool:
-    """Whether one sure face fills an image (height, width), so that nobody else is looked for."""
-    if len(found.scores) != 1 or found.scores[0] < 0.6:
+    """Whether one face fills an image (height, width), of others there is hardly a hint, and nobody else is looked
+    for."""
+    if not len(found.scores) or found.scores[0] < _FILLING or (found.scores[1:] > _BESIDE).any():
         return False
     sides = found.boxes[0, 2:] - found.boxes[0, :2]
     return sides.prod().sqrt().item() > 0.4 * min(size)
