@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 from tqdm import tqdm
 
-from faceparse_core import FaceParser
+from faceparse_core import FaceParser, edits
 from faceparse_core.labels import LABELS, region_ids
 from faceparse_core.training import covers
 from faceparse_core.training.data import PICTURE_SUFFIXES, read_names, read_pair
@@ -35,17 +35,6 @@ from faceparse_core.training.metrics import Confusion
 _HAIR, _HAT, _CLOTH, _GLASSES = (region_ids(name)[0] for name in ("hair", "hat", "clothing", "eyeglasses"))
 _SKIN = region_ids("skin")[0]
 _BODY = [label.id for label in LABELS if label.name not in ("background", "eye_g", "hat", "ear_r", "neck_l")]
-_TO_XYZ = np.array(
-    [[0.4124564, 0.3575761, 0.1804375], [0.2126729, 0.7151522, 0.0721750], [0.0193339, 0.1191920, 0.9503041]]
-)
-_TONES = (
-    (55, "1 very light"),
-    (41, "2 light"),
-    (28, "3 intermediate"),
-    (10, "4 tan"),
-    (-30, "5 brown"),
-    (-181, "6 dark"),
-)
 _FACE_PARTS = torch.tensor(region_ids("skin + nose + eyes + brows + lips + mouth"))
 
 
@@ -93,15 +82,11 @@ def portraits(parser: FaceParser, data: Path) -> dict:
 
 def _tone(image: np.ndarray, mask: np.ndarray) -> str:
     """The class of a face's skin by its typology angle, from the median of its skin in CIELAB (D65)."""
-    skin = image[mask == _SKIN].astype(np.float64) / 255
+    skin = torch.from_numpy(image[mask == _SKIN]).double() / 255
     if not len(skin):
         return "unknown"
-    linear = np.where(skin <= 0.04045, skin / 12.92, ((skin + 0.055) / 1.055) ** 2.4)
-    xyz = linear @ _TO_XYZ.T / (_TO_XYZ.sum(1))
-    root = np.where(xyz > 216 / 24389, np.cbrt(xyz), (24389 / 27 * xyz + 16) / 116)
-    lightness, yellow = np.median(116 * root[:, 1] - 16), np.median(200 * (root[:, 1] - root[:, 2]))
-    angle = np.degrees(np.arctan2(lightness - 50, yellow))
-    return next(name for least, name in _TONES if angle > least)
+    name = edits.tone_class(edits.typology_angle(edits.to_cielab(skin).quantile(0.5, 0)))
+    return f"{[known for _, known in edits.TONES].index(name) + 1} {name}"
 
 
 def covered(parser: FaceParser, data: Path) -> dict:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 import torch
@@ -24,14 +23,13 @@ from faceparse_core.edits import (
 from faceparse_core.parsing import Parsing
 
 from . import host
+from .inputs import WHOSE, its_parsing, missing, parsed_image, share, whose, without_face
 from .parsing import CATEGORY, FaceParsing, _batch, _matched, wrong_region
-from .selecting import WHOSE, missing
 from .shown import shown
 
 # What Face Privacy makes of an image in which no face was found.
 _NO_FACE = ("hide everything", "leave it", "error")
 _BACKGROUNDS = ("blur", "colour", "picture", "transparent")
-_log = logging.getLogger("faceparse")
 
 
 class Recolour(io.ComfyNode):
@@ -57,7 +55,7 @@ class Recolour(io.ComfyNode):
                 "ombre",
             ],
             inputs=[
-                io.Image.Input("image", tooltip="The image that was parsed, one or a batch."),
+                parsed_image(),
                 FaceParsing.Input(
                     "parsing", optional=True, tooltip="From Parse Face. Not needed where a mask is connected."
                 ),
@@ -69,14 +67,7 @@ class Recolour(io.ComfyNode):
                     "clothing or eyeglasses. Its edge is refined to the image, that of hair by its strands.",
                 ),
                 io.Color.Input("colour", default="#7a1f2b", tooltip="The new colour. Greys and pastels are fine."),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Lower it to mix in the image as it was: a rinse, not a dye.",
-                ),
+                share("strength", 1.0, "Lower it to mix in the image as it was: a rinse, not a dye."),
                 io.Boolean.Input(
                     "two_tone",
                     default=False,
@@ -86,23 +77,14 @@ class Recolour(io.ComfyNode):
                 io.Color.Input(
                     "tips", default="#d9a441", optional=True, tooltip="The second colour. Used if two_tone is on."
                 ),
-                io.Combo.Input(
-                    "face",
-                    options=list(WHOSE),
-                    default="all",
-                    optional=True,
-                    tooltip="Whose, where there are several faces: the largest has number 0.",
-                ),
-                io.Float.Input(
+                whose(),
+                share(
                     "light",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
+                    1.0,
+                    "How far light and dark go to those of the colour. At 0 they stay as they are, and only "
+                    "the tint changes.",
                     optional=True,
                     advanced=True,
-                    tooltip="How far light and dark go to those of the colour. At 0 they stay as they are, and only "
-                    "the tint changes.",
                 ),
                 io.Mask.Input(
                     "mask", optional=True, tooltip="What gets the colour, in place of the region; best a soft mask."
@@ -126,7 +108,7 @@ class Recolour(io.ComfyNode):
         mask=None,
     ) -> io.NodeOutput:  # fmt: skip
         image, mask, tick = _where(image, parsing, mask, region, WHOSE[face])
-        tell(cls, "" if mask.any() else f"nothing of {region} found: the image is as it was")
+        host.tell(cls, "" if mask.any() else f"nothing of {region} found: the image is as it was")
         coloured = recolour(
             image, mask, colour, tips=tips if two_tone else None, strength=strength, light=light, progress=tick
         )
@@ -157,7 +139,7 @@ class Background(io.ComfyNode):
                 "green screen",
             ],
             inputs=[
-                io.Image.Input("image", tooltip="The image that was parsed, one or a batch."),
+                parsed_image(),
                 FaceParsing.Input(
                     "parsing", optional=True, tooltip="From Parse Face. Not needed where a mask is connected."
                 ),
@@ -185,23 +167,14 @@ class Background(io.ComfyNode):
                     optional=True,
                     tooltip="What stays: any name or expression of Select Labels, such as person or head + neck.",
                 ),
-                io.Combo.Input(
-                    "face",
-                    options=list(WHOSE),
-                    default="all",
-                    optional=True,
-                    tooltip="Whose, where there are several faces: the largest has number 0.",
-                ),
-                io.Float.Input(
+                whose(),
+                share(
                     "falloff",
-                    default=0.6,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
+                    0.6,
+                    "How much sharper it is near the person, where the background is taken to be nearer. 0 "
+                    "blurs all alike. Used if way is blur.",
                     optional=True,
                     advanced=True,
-                    tooltip="How much sharper it is near the person, where the background is taken to be nearer. 0 "
-                    "blurs all alike. Used if way is blur.",
                 ),
                 io.Image.Input(
                     "picture",
@@ -233,7 +206,7 @@ class Background(io.ComfyNode):
         if way == "picture" and picture is None:
             raise ValueError("way is picture, but none is connected: connect one to picture, or choose another way")
         image, mask, tick = _where(image, parsing, mask, keep, WHOSE[face])
-        tell(cls, "" if mask.any() else f"nothing of {keep} found: all of the image is background")
+        host.tell(cls, "" if mask.any() else f"nothing of {keep} found: all of the image is background")
         if way == "blur":
             changed = blur_background(image, mask, radius=radius, falloff=falloff, progress=tick)
         elif way == "transparent":
@@ -268,8 +241,8 @@ class FacePrivacy(io.ComfyNode):
                 "gdpr",
             ],
             inputs=[
-                io.Image.Input("image", tooltip="The image that was parsed, one or a batch."),
-                FaceParsing.Input("parsing", tooltip="From Parse Face."),
+                parsed_image(),
+                its_parsing(),
                 io.Combo.Input(
                     "way",
                     options=list(WAYS),
@@ -292,13 +265,7 @@ class FacePrivacy(io.ComfyNode):
                     tooltip="How many blocks are left across a face, for pixelate and blur. Lower it to hide more.",
                 ),
                 io.Color.Input("colour", default="#000000", tooltip="Used if way is solid."),
-                io.Combo.Input(
-                    "face",
-                    options=list(WHOSE),
-                    default="all",
-                    optional=True,
-                    tooltip="Whose, where there are several faces: the largest has number 0. Parsing Info lists them.",
-                ),
+                whose("Whose, where there are several faces: the largest has number 0. Parsing Info lists them."),
                 io.Boolean.Input(
                     "others",
                     default=False,
@@ -329,16 +296,14 @@ class FacePrivacy(io.ComfyNode):
         parsing, image = _matched(parsing, _batch(image))
         faces = parsing.faces
         mask = hidden_area(parsing.labels, faces, area=area, face=WHOSE[face], others=others)
-        without = [number for number, found in enumerate(faces) if not found]
         text = "" if others else missing(parsing, WHOSE[face])
-        if without:
-            where = "the image" if len(faces) == 1 else f"{len(without)} of {len(faces)} images"
+        if where := without_face(faces):
             if on_no_face == "error":
                 raise ValueError(f"there is no face in {where}")
             hidden = on_no_face == "hide everything"
-            mask[without] = float(hidden)
+            mask[[not found for found in faces]] = float(hidden)
             text = f"no face in {where}: {'all of it is hidden' if hidden else 'it is as it was'}"
-        tell(cls, text)
+        host.tell(cls, text)
         changed = hide(
             image, mask, faces, way=way, cells=cells, colour=colour, labels=parsing.labels, progress=host.Progress()
         )
@@ -362,10 +327,3 @@ def _where(
         parts.append(several.refined(image[number : number + 1], parsing[number], region, face))
         tick(number + 1, 2 * count)
     return image, torch.cat(parts), lambda done, _: tick(count + done, 2 * count)
-
-
-def tell(node: type[io.ComfyNode], text: str) -> None:
-    """Writes a line on a node and into the log; an empty one takes the line away."""
-    if text:
-        _log.warning("%s: %s", node.define_schema().display_name, text)
-    host.show_text(node.hidden.unique_id, text)

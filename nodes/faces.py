@@ -11,7 +11,8 @@ from comfy_api.latest import io
 from faceparse_core.faces import crop_faces, paste_faces
 
 from . import host
-from .parsing import CATEGORY, FaceParsing, _batch, _matched, wrong_region
+from .inputs import its_parsing, parsed_image
+from .parsing import CATEGORY, _batch, _matched, wrong_region
 from .shown import shown
 
 FaceCrops = io.Custom("FACE_CROPS")
@@ -44,8 +45,8 @@ class CropFaces(io.ComfyNode):
                 "adetailer",
             ],
             inputs=[
-                io.Image.Input("image", tooltip="The image that was parsed, one or a batch."),
-                FaceParsing.Input("parsing", tooltip="From Parse Face."),
+                parsed_image(),
+                its_parsing(),
                 io.Int.Input(
                     "size",
                     default=512,

@@ -8,9 +8,10 @@ import re
 from comfy_api.latest import io
 
 from faceparse_core import images as pictures
-from faceparse_core.edits import NOTE, as_csv, blinks, face_figures, plot
+from faceparse_core.edits import NOTE, as_csv, blinks_of, face_figures, plot
 
 from . import host
+from .inputs import parsed_image
 from .parsing import CATEGORY, FaceParsing, _batch, _matched
 from .shown import shown
 
@@ -28,7 +29,7 @@ class FaceFigures(io.ComfyNode):
             "video with blinks. No medical measure, and none of anybody's identity.",
             search_aliases=["skin tone", "ITA", "blink", "eye openness", "smile", "head pose", "yaw", "face metrics"],
             inputs=[
-                io.Image.Input("image", tooltip="The image that was parsed, one or a batch."),
+                parsed_image(),
                 FaceParsing.Input(
                     "parsing", tooltip="From Parse Face. Of a video with track, so that faces are followed."
                 ),
@@ -63,8 +64,7 @@ class FaceFigures(io.ComfyNode):
     def execute(cls, image, parsing, white_balance, face, fps) -> io.NodeOutput:
         parsing, image = _matched(parsing, _batch(image))
         figures = face_figures(image[..., :3], parsing.labels, parsing.faces, white_balance=white_balance)
-        ours = [next((one for one in found if one["index"] == face), None) for found in figures]
-        closed = blinks([one["eyes"]["open"] if one else None for one in ours], fps)
+        closed = blinks_of(figures, face=face, fps=fps)
         drawn = pictures.as_float(pictures.load(plot(figures, face=face, fps=fps))[0])[None]
         text = json.dumps({"note": NOTE, "images": figures, "blinks": closed}, indent=2)
         # Boxes and colours on one line each.

@@ -7,6 +7,7 @@ node, so that clearing the node cache frees it, as it frees ComfyUI's own models
 
 from __future__ import annotations
 
+import logging
 import os
 import uuid
 import weakref
@@ -37,6 +38,7 @@ _ALWAYS_LISTED = ("auto", "segformer-b5", "lite")
 # The parsings of so many images stay on the GPU until they are rendered.
 _IMAGES_ON_GPU = 64
 
+_log = logging.getLogger("faceparse")
 _networks: dict[tuple, ModelPatcher] = {}
 _nodes = 0  # Parse Face nodes that ComfyUI keeps
 _same_as: dict[tuple, tuple] = {}
@@ -207,6 +209,13 @@ class Progress:
 def give(result: Tensor) -> Tensor:
     """A mask or an image as ComfyUI wants it: where it keeps what goes from node to node, and as exact as there."""
     return result.to(memory.intermediate_device(), memory.intermediate_dtype())
+
+
+def tell(node: type[io.ComfyNode], text: str) -> None:
+    """Writes a line on a node and into the log; an empty one takes the line away."""
+    if text:
+        _log.warning("%s: %s", node.define_schema().display_name, text)
+    show_text(node.hidden.unique_id, text)
 
 
 def show_text(node_id: str | None, text: str) -> None:

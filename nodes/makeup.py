@@ -9,9 +9,8 @@ from comfy_api.latest import io
 from faceparse_core.edits import LOOKS, Look, look, make_up, smooth_skin
 
 from . import host
-from .edits import tell
-from .parsing import CATEGORY, FaceParsing, _batch, _matched
-from .selecting import WHOSE, missing
+from .inputs import WHOSE, its_parsing, missing, parsed_image, share, whose, without_face
+from .parsing import CATEGORY, _batch, _matched
 from .shown import shown
 
 
@@ -40,22 +39,15 @@ class MakeUp(io.ComfyNode):
                 "beauty",
             ],
             inputs=[
-                io.Image.Input("image", tooltip="The image that was parsed, one or a batch."),
-                FaceParsing.Input("parsing", tooltip="From Parse Face."),
+                parsed_image(),
+                its_parsing(),
                 io.Combo.Input(
                     "look",
                     options=list(LOOKS),
                     default="natural",
                     tooltip="What is put on, in which colours and how strongly.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Lower it for less of everything.",
-                ),
+                share("strength", 1.0, "Lower it for less of everything."),
                 io.Boolean.Input(
                     "own_colours",
                     default=False,
@@ -72,7 +64,7 @@ class MakeUp(io.ComfyNode):
                     tooltip="On for irises in the colour below; pupils and the light in them stay.",
                 ),
                 io.Color.Input("irises", default="#3f7fb0", optional=True, tooltip="Used if lenses is on."),
-                _face(),
+                whose(),
             ],
             outputs=[io.Image.Output("image")],
             hidden=[io.Hidden.unique_id],
@@ -86,7 +78,7 @@ class MakeUp(io.ComfyNode):
     ) -> io.NodeOutput:  # fmt: skip
         parsing, image = _matched(parsing, _batch(image))
         wanted = _look(look, own_colours and (lips, eyeshadow, blush), lenses and irises)
-        tell(cls, _nobody(parsing, face))
+        host.tell(cls, _nobody(parsing, face))
         made_up = make_up(
             image, parsing.labels, parsing.faces, wanted, strength=strength, face=WHOSE[face], progress=host.Progress()
         )
@@ -116,15 +108,13 @@ class SmoothSkin(io.ComfyNode):
                 "shine",
             ],
             inputs=[
-                io.Image.Input("image", tooltip="The image that was parsed, one or a batch."),
-                FaceParsing.Input("parsing", tooltip="From Parse Face."),
-                _share(
-                    "smooth", 0.4, "How much is smoothed of what is coarser than pores. 0.4 is a retouch, 1 is wax."
-                ),
-                _share("spots", 0.4, "How much small red or dark places become like the skin around them."),
-                _share("shine", 0.3, "How much gloss is taken back."),
-                _share("under_eyes", 0.3, "How much shadows under the eyes are lifted to the cheeks."),
-                _face(),
+                parsed_image(),
+                its_parsing(),
+                share("smooth", 0.4, "How much is smoothed of what is coarser than pores. 0.4 is a retouch, 1 is wax."),
+                share("spots", 0.4, "How much small red or dark places become like the skin around them."),
+                share("shine", 0.3, "How much gloss is taken back."),
+                share("under_eyes", 0.3, "How much shadows under the eyes are lifted to the cheeks."),
+                whose(),
                 io.Float.Input(
                     "pores",
                     default=1.0,
@@ -145,7 +135,7 @@ class SmoothSkin(io.ComfyNode):
     @classmethod
     def execute(cls, image, parsing, smooth, spots, shine, under_eyes, face="all", pores=1.0) -> io.NodeOutput:
         parsing, image = _matched(parsing, _batch(image))
-        tell(cls, _nobody(parsing, face))
+        host.tell(cls, _nobody(parsing, face))
         smoothed = smooth_skin(
             image,
             parsing.labels,
@@ -177,26 +167,10 @@ def _look(name: str, colours: tuple[str, str, str] | bool, irises: str | bool) -
 
 def _nobody(parsing, face: str) -> str:
     """What to tell of images without a face, or without the one that is asked for."""
-    without = sum(not found for found in parsing.faces)
-    if not without:
-        return missing(parsing, WHOSE[face]).partition(";")[0]
-    where = "the image" if len(parsing) == 1 else f"{without} of {len(parsing)} images"
-    return f"no face in {where}: nothing is changed there"
+    if where := without_face(parsing.faces):
+        return f"no face in {where}: nothing is changed there"
+    return missing(parsing, WHOSE[face]).partition(";")[0]
 
 
 def _colour(name: str, default: str, what: str) -> io.Color.Input:
     return io.Color.Input(name, default=default, optional=True, tooltip=f"{what}. Used if own_colours is on.")
-
-
-def _share(name: str, default: float, tooltip: str) -> io.Float.Input:
-    return io.Float.Input(name, default=default, min=0.0, max=1.0, step=0.05, tooltip=tooltip)
-
-
-def _face() -> io.Combo.Input:
-    return io.Combo.Input(
-        "face",
-        options=list(WHOSE),
-        default="all",
-        optional=True,
-        tooltip="Whose, where there are several faces: the largest has number 0.",
-    )

@@ -7,6 +7,7 @@ from comfy_api.latest import io
 from faceparse_core.masks import DIRECTIONS, METHODS, OPERATIONS, UNITS, combine, cut_out, edit, refine
 
 from . import host
+from .inputs import share
 from .parsing import CATEGORY
 from .shown import shown
 
@@ -188,14 +189,7 @@ class RefineMask(io.ComfyNode):
                     tooltip="What the radius is measured in. percent of the size of what the mask shows suits pictures "
                     "of any size; pixels is for one picture.",
                 ),
-                io.Float.Input(
-                    "strength",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Lower it to mix in the mask as it was.",
-                ),
+                share("strength", 1.0, "Lower it to mix in the mask as it was."),
                 io.Combo.Input(
                     "method",
                     options=list(METHODS),

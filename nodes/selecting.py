@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import logging
-
 from comfy_api.latest import io
 
 from . import host
-from .parsing import CATEGORY, FaceParsing, wrong_region
+from .inputs import WHOSE, its_parsing, missing, whose
+from .parsing import CATEGORY, wrong_region
 from .shown import menu
-
-# Whose parts are selected: as it is shown, and as the engine calls it.
-WHOSE: dict[str, str | int] = {"all": "all", "largest": "largest", **{str(index): index for index in range(16)}}
-_log = logging.getLogger("faceparse")
 
 
 class SelectLabels(io.ComfyNode):
@@ -45,7 +40,7 @@ class SelectLabels(io.ComfyNode):
                 "parsing to mask",
             ],
             inputs=[
-                FaceParsing.Input("parsing", tooltip="From Parse Face."),
+                its_parsing(),
                 io.String.Input(
                     "labels",
                     default="face",
@@ -61,14 +56,7 @@ class SelectLabels(io.ComfyNode):
                     optional=True,
                     tooltip="On for soft edges that follow fine hair, as for compositing; off for a mask of 0 and 1.",
                 ),
-                io.Combo.Input(
-                    "face",
-                    options=list(WHOSE),
-                    default="all",
-                    optional=True,
-                    tooltip="Whose parts, where there are several faces: the largest has number 0. Parsing Info lists "
-                    "them.",
-                ),
+                whose("Whose parts, where there are several faces: the largest has number 0. Parsing Info lists them."),
             ],
             outputs=[io.Mask.Output("mask")],
             hidden=[io.Hidden.unique_id],
@@ -82,22 +70,5 @@ class SelectLabels(io.ComfyNode):
     @classmethod
     def execute(cls, parsing, labels, soft=False, face="all") -> io.NodeOutput:
         mask = parsing.mask(labels, soft=soft, face=WHOSE[face])
-        text = missing(parsing, WHOSE[face])
-        if text:
-            _log.warning("Select Labels: %s", text)
-        host.show_text(cls.hidden.unique_id, text)
+        host.tell(cls, missing(parsing, WHOSE[face]))
         return io.NodeOutput(host.give(mask), ui={"faceparse": [menu(parsing)]})
-
-
-def missing(parsing, face: str | int) -> str:
-    """What to tell of images that have no face of this number, and so an empty mask; nothing if all have it."""
-    if not isinstance(face, int):
-        return ""
-    counts = [len(found) for found in parsing.faces]
-    without = sum(count <= face for count in counts)
-    if not without:
-        return ""
-    most = max(counts)
-    there = f"{most} face{'s' * (most != 1)}" + (f", numbered 0 to {most - 1}" if most > 1 else ", number 0" * most)
-    where = "the mask is empty" if len(counts) == 1 else f"the masks of {without} of {len(counts)} images are empty"
-    return f"no face {face}: there {'is' if most == 1 else 'are'} {there if most else 'no faces'}; {where}"

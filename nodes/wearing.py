@@ -9,9 +9,8 @@ from faceparse_core.edits import Piece, piece, piece_names, try_on
 from faceparse_core.masks import refine
 
 from . import host
-from .makeup import _face, _share
-from .parsing import CATEGORY, FaceParsing, _batch, _matched
-from .selecting import WHOSE
+from .inputs import WHOSE, its_parsing, parsed_image, share, whose
+from .parsing import CATEGORY, _batch, _matched
 from .shown import shown
 
 
@@ -37,8 +36,8 @@ class TryOn(io.ComfyNode):
                 "filter",
             ],
             inputs=[
-                io.Image.Input("image", tooltip="The image that was parsed, one or a batch."),
-                FaceParsing.Input("parsing", tooltip="From Parse Face."),
+                parsed_image(),
+                its_parsing(),
                 io.Combo.Input(
                     "piece",
                     options=list(piece_names()),
@@ -61,8 +60,8 @@ class TryOn(io.ComfyNode):
                     step=0.01,
                     tooltip="Higher, or lower if negative; 1 is as far as from between the eyes to the mouth.",
                 ),
-                _share("shadow", 1.0, "How much of its shadow is seen on the person."),
-                _face(),
+                share("shadow", 1.0, "How much of its shadow is seen on the person."),
+                whose(),
                 io.Image.Input(
                     "picture",
                     optional=True,

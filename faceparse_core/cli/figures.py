@@ -85,8 +85,7 @@ def _tell(args: argparse.Namespace, inputs: list[Path]) -> int:
     names, figures = [name for name, _ in told], [found for _, found in told]
     blinks = None
     if args.plot:
-        ours = [next((one for one in found if one["index"] == args.face), None) for found in figures]
-        blinks = edits.blinks([one["eyes"]["open"] if one else None for one in ours], args.fps)
+        blinks = edits.blinks_of(figures, face=args.face, fps=args.fps)
         pictures.save(edits.plot(figures, face=args.face, fps=args.fps), args.plot)
     if args.json:
         answer = {"note": edits.NOTE, "images": [{"image": name, "faces": found} for name, found in told]}

@@ -12,7 +12,7 @@ from faceparse_core.edits import several
 from faceparse_core.edits.anchors import POINTS, Anchors, find_anchors
 from faceparse_core.edits.backdrop import blur_background, replace_background
 from faceparse_core.edits.colours import Colour, rgb
-from faceparse_core.edits.curves import as_csv, blinks, plot
+from faceparse_core.edits.curves import as_csv, blinks, blinks_of, plot
 from faceparse_core.edits.figures import NOTE, face_figures
 from faceparse_core.edits.look import FINISHES, LOOKS, Look, look
 from faceparse_core.edits.makeup import make_up
@@ -38,6 +38,7 @@ __all__ = [
     "Piece",
     "as_csv",
     "blinks",
+    "blinks_of",
     "blur_background",
     "face_figures",
     "find_anchors",

@@ -15,6 +15,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
+from faceparse_core.edits.each import is_nearest
 from faceparse_core.faces import Axes, Face, face_axes
 from faceparse_core.labels import GROUPS, region_ids
 
@@ -178,11 +179,7 @@ class Parts:
         down, across = cells.nonzero()
         # The centre of the pixel that was looked at.
         x, y = left + across * step + 0.5, top + down * step + 0.5
-        keep = np.ones(len(x), dtype=bool)
-        own = _farness(face, x, y)
-        for other in others:
-            if other.box != face.box:
-                keep &= own <= _farness(other, x, y)
+        keep = is_nearest(face, others, x, y)
         self._cells, self._places = cells, (down[keep], across[keep])
         self.labels = cells[down, across][keep]
         self.u, self.v = axes.to_face(x[keep], y[keep])
@@ -276,9 +273,3 @@ class Parts:
         if there.sum() >= _FEWEST:
             found[f"{side} side"] = edge("side", u[there]), -0.75
         return found
-
-
-def _farness(face: Face, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """How far points are from the middle of a face, in parts of its size, squared."""
-    size = max(face.width, face.height)
-    return ((x - face.x - face.width / 2) / size) ** 2 + ((y - face.y - face.height / 2) / size) ** 2

@@ -43,6 +43,22 @@ def blinks(openness: Sequence[float | None], fps: float = 25.0) -> list[tuple[in
     return found
 
 
+def blinks_of(
+    figures: Sequence[Sequence[Mapping[str, Any]]], *, face: int = 0, fps: float = 25.0
+) -> list[tuple[int, int]]:
+    """The ``blinks`` of one face in figures of :func:`face_figures`, with an image for each frame.
+
+    >>> blinks_of([[{"index": 0, "eyes": {"open": value}}] for value in (0.4, 0.41, 0.1, 0.39)])
+    [(2, 2)]
+    """
+    return blinks([one["eyes"]["open"] if one else None for one in _of_face(figures, face)], fps)
+
+
+def _of_face(figures: Sequence[Sequence[Mapping[str, Any]]], face: int) -> list[Mapping[str, Any] | None]:
+    """Of each frame the figures of the face of this index, as tracking keeps it; None where it is not there."""
+    return [next((one for one in faces if one["index"] == face), None) for faces in figures]
+
+
 def as_csv(figures: Sequence[Sequence[Mapping[str, Any]]], names: Sequence[str] = ()) -> str:
     """The figures of images as CSV: a line for each face of each. ``names``: what the images are called; else numbers.
 
@@ -95,11 +111,11 @@ def plot(figures: Sequence[Sequence[Mapping[str, Any]]], *, face: int = 0, fps: 
     >>> plot([[]]).size
     (1000, 830)
     """
-    ours = [next((one for one in faces if one["index"] == face), None) for faces in figures]
+    ours = _of_face(figures, face)
     left, right, top, tall, gap = 120, 980, 60, 104, 18
     picture = Image.new("RGB", (1000, top + len(_CURVES) * (tall + gap) + 38), "white")
     on, font, small = ImageDraw.Draw(picture), ImageFont.load_default(20), ImageFont.load_default(13)
-    shut = blinks([one["eyes"]["open"] if one else None for one in ours], fps)
+    shut = blinks_of(figures, face=face, fps=fps)
     on.text((left, 12), f"face {face}: {len(ours)} frames, {len(shut)} blink{'s' * (len(shut) != 1)}", "black", font)
     on.text((left, 38), NOTE, (110, 110, 110), small)
 

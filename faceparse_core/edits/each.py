@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
+import numpy as np
 from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.errors import said
 from faceparse_core.faces import Face
+
+_Places = TypeVar("_Places", Tensor, np.ndarray)
 
 
 def changed(
@@ -41,7 +45,17 @@ def chosen(faces: Sequence[Face], face: int | str, others: bool = False) -> list
     return [one for one in faces if one not in named] if others else named
 
 
-def farness(face: Face, x: Tensor, y: Tensor) -> Tensor:
-    """How far points are from the middle of a face, in parts of its size, squared: [rows, columns]."""
+def is_nearest(face: Face, faces: Sequence[Face], x: _Places, y: _Places) -> _Places:
+    """Which points, tensors or arrays, are no farther from this face than from any other of the faces: bool."""
+    own = farness(face, x, y)
+    mine = own >= 0  # all of them
+    for other in faces:
+        if other is not face and other.box != face.box:
+            mine &= own <= farness(other, x, y)
+    return mine
+
+
+def farness(face: Face, x: _Places, y: _Places) -> _Places:
+    """How far points, tensors or arrays, are from the middle of a face, in parts of its size, squared."""
     size = max(face.width, face.height)
     return ((x - face.x - face.width / 2) / size) ** 2 + ((y - face.y - face.height / 2) / size) ** 2

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from faceparse_core.edits.anchors import Anchors, Parts, find_anchors
 from faceparse_core.edits.tone import light_gains, skin_tone, to_cielab
-from faceparse_core.faces import Face, draw
+from faceparse_core.faces import Face, draw, wrapped
 from faceparse_core.images import Images, as_float
 from faceparse_core.labels import GROUPS, LABELS, region_ids
 from faceparse_core.masks.reduced import pairs
@@ -87,7 +87,7 @@ def _of_face(
     parts = None
     if anchors:
         parts = Parts(labels, face, others, anchors.frame)
-        figures |= {"tilt": round((anchors.frame.angle + 180) % 360 - 180, 1), "yaw": round(anchors.yaw, 1)}
+        figures |= {"tilt": round(wrapped(anchors.frame.angle), 1), "yaw": round(anchors.yaw, 1)}
     figures["skin"] = _skin(image, labels, face, gains, balance)
     figures["eyes"] = _eyes(parts, anchors, image) if parts and anchors else {"left": None, "right": None, "open": None}
     figures["mouth"] = _mouth(parts) if parts else {"open": None, "smile": None}

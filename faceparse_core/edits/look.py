@@ -23,21 +23,20 @@ FINISHES = ("matte", "satin", "gloss")
 
 @dataclass(frozen=True, kw_only=True)
 class _Step:
-    """What every step has: ``strength`` 0..1."""
+    """What every step has: ``strength`` 0..1; and its colours, where it has some, are colours."""
 
     strength: float = 0.5
 
     def __post_init__(self) -> None:
         number("strength", self.strength, 0, 1)
+        for name in ("colour", "crease"):
+            if getattr(self, name, None) is not None:
+                rgb(getattr(self, name))
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Coloured(_Step):
     colour: str
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        rgb(self.colour)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,11 +44,6 @@ class Foundation(_Step):
     """The skin's tone made even; ``colour``: to a tone of its own, else to that which the skin has for the most."""
 
     colour: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.colour is not None:
-            rgb(self.colour)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,11 +56,6 @@ class Eyeshadow(_Coloured):
     """On the lids, between lashes and brow; ``crease``: a second colour above and outside."""
 
     crease: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.crease is not None:
-            rgb(self.crease)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,11 +79,6 @@ class Brows(_Step):
     """Filled between their hairs; ``colour``: else in that of the brows themselves."""
 
     colour: str | None = None
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.colour is not None:
-            rgb(self.colour)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core.edits.colours import Colour, rgb
-from faceparse_core.edits.each import changed, chosen, farness, whose
+from faceparse_core.edits.each import changed, chosen, farness, is_nearest, whose
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import Axes, Face, face_axes
 from faceparse_core.images import Images
@@ -94,11 +94,7 @@ def _hide_one(mask: Tensor, labels: Tensor, face: Face, area: str, faces: Sequen
     y = torch.arange(rows.start, rows.stop)[:, None] + 0.5
     x = torch.arange(columns.start, columns.stop) + 0.5
     known = labels[rows, columns]
-    own = farness(face, x, y)
-    mine = torch.ones(known.shape, dtype=torch.bool)
-    for other in faces:
-        if other is not face and other.box != face.box:
-            mine &= own <= farness(other, x, y)
+    mine = is_nearest(face, faces, x, y)
     oval = ((x - face.x) / face.width * 2 - 1) ** 2 + ((y - face.y) / face.height * 2 - 1) ** 2 <= 1
     if area == "eyes":
         axes = face_axes(labels, face)

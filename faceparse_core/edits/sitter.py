@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faceparse_core.edits.each import changed, chosen, farness, whose
+from faceparse_core.edits.each import changed, chosen, is_nearest, whose
 from faceparse_core.faces import Axes, Face, draw, face_axes
 from faceparse_core.images import Images, load
 from faceparse_core.labels import region_ids
@@ -90,14 +90,9 @@ def sitters(image: Tensor, labels: Tensor, faces: Sequence[Face]) -> Iterator[Si
         columns = slice(max(0, int(face.x - spare)), min(width, int(face.x + face.width + spare) + 1))
         if rows.start >= rows.stop or columns.start >= columns.stop:
             continue
-        own = labels[rows, columns]
-        others = [other for other in faces if other is not face and other.box != face.box]
-        if others:
-            y = torch.arange(rows.start, rows.stop)[:, None] + 0.5
-            x = torch.arange(columns.start, columns.stop) + 0.5
-            mine = farness(face, x, y)
-            for other in others:
-                own = torch.where(mine <= farness(other, x, y), own, _ELSEWHERE)
+        y = torch.arange(rows.start, rows.stop)[:, None] + 0.5
+        x = torch.arange(columns.start, columns.stop) + 0.5
+        own = torch.where(is_nearest(face, faces, x, y), labels[rows, columns], _ELSEWHERE)
         there = replace(face, x=face.x - columns.start, y=face.y - rows.start)
         axes = face_axes(own, there)
         by_box = Axes(there.x + face.width / 2, there.y + _EYES * face.height, _UNIT * face.height, face.angle)

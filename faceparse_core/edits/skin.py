@@ -65,20 +65,17 @@ def smooth_skin(
     number("pores", pores, 0.1, 5)
 
     def work(sitter: Sitter) -> None:
-        skin = complexion(sitter, pores * _PERCENT)
+        skin = complexion(sitter, pores * _PERCENT) if smooth or spots or shine or under_eyes else None
         if skin:
             shift = torch.zeros_like(skin.colours)
             if smooth or spots:
-                base = _base(skin)
-                shift += _without(skin, base, smooth, spots)
+                shift += _without(skin, _base(skin), smooth, spots)
             if shine:
                 shift += _less_shine(skin, skin.colours + shift, shine)
             if under_eyes:
                 shift += _lifted(skin, skin.colours + shift, sitter.drawn("under eyes"), under_eyes)
             skin.lay(shift * skin.within)
 
-    if not (smooth or spots or shine or under_eyes):
-        return each_sitter(images, labels, faces, face, lambda _: None, progress)
     return each_sitter(images, labels, faces, face, work, progress)
 
 

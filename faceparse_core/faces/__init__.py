@@ -7,7 +7,7 @@ Others use what is named here.
 
 from faceparse_core.faces.between import face_between, look_between
 from faceparse_core.faces.crops import FaceCrops, Place, crop_faces, paste_faces
-from faceparse_core.faces.face import ORDERS, Face, arranged, bounding_box, fills, framing, from_boxes
+from faceparse_core.faces.face import ORDERS, Face, arranged, bounding_box, fills, framing, from_boxes, wrapped
 from faceparse_core.faces.finder import WEIGHTS, Finder
 from faceparse_core.faces.frames import Found, Framed, Layout, framed, layout
 from faceparse_core.faces.labelled import find_faces, has_face
@@ -54,4 +54,5 @@ __all__ = [
     "nearest",
     "paste_faces",
     "resampled",
+    "wrapped",
 ]

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from faceparse_core.faces.face import Face
+from faceparse_core.faces.face import Face, wrapped
 from faceparse_core.faces.windows import Look, resampled
 from faceparse_core.rendering import Window
 
@@ -24,10 +24,10 @@ def face_between(before: Face, after: Face, share: float) -> Face:
     )
     x = mixed(before.x + before.width / 2, after.x + after.width / 2) - width / 2
     y = mixed(before.y + before.height / 2, after.y + after.height / 2) - height / 2
-    turn = (after.angle - before.angle + 180) % 360 - 180
+    turn = wrapped(after.angle - before.angle)
     return replace(
         before, x=round(x), y=round(y), width=max(1, round(width)), height=max(1, round(height)),
-        angle=round((before.angle + share * turn + 180) % 360 - 180, 1), score=min(before.score, after.score),
+        angle=round(wrapped(before.angle + share * turn), 1), score=min(before.score, after.score),
         landmarks=(),
     )  # fmt: skip
 

@@ -134,16 +134,15 @@ def fills(face: Face, size: Sequence[int]) -> bool:
     return width * height >= 0.7 * size[0] * size[1]
 
 
+def wrapped(angle: float) -> float:
+    """An angle in degrees, or the difference of two, as one of -180 to 180."""
+    return (angle + 180) % 360 - 180
+
+
 def framing(face: Face) -> Window:
-    """The window of a face: square, the face about half of it, as in the portraits of the training."""
-    return framing_of((face.x, face.y, face.x + face.width, face.y + face.height), face.angle)
-
-
-def framing_of(box: Sequence[float], angle: float) -> Window:
-    """A window around a box (left, top, right, bottom), turned with the face in it if that is strongly tilted."""
-    left, top, right, bottom = box
+    """The window of a face: square, the face about half of it, as in the portraits of the training; turned with the
+    face if that is strongly tilted."""
     # A face is an ellipse of about 3:4: the sides of a box around it have nearly the same sum, however it is turned.
-    tall = (right - left + bottom - top) / 1.75
-    side = _FRAME * tall
-    x, y = (left + right) / 2, (top + bottom) / 2
-    return Window(x - side / 2, y - side / 2, side, side, angle if abs(angle) > _UPRIGHT else 0.0)
+    side = _FRAME * (face.width + face.height) / 1.75
+    x, y = face.x + face.width / 2, face.y + face.height / 2
+    return Window(x - side / 2, y - side / 2, side, side, face.angle if abs(face.angle) > _UPRIGHT else 0.0)

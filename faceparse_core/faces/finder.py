@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from faceparse_core import images as pictures
 from faceparse_core.devices import PRECISIONS, placed
 from faceparse_core.errors import CheckpointError
-from faceparse_core.faces.face import Face, arranged, framing
+from faceparse_core.faces.face import Face, arranged, clipped, framing, wrapped
 from faceparse_core.faces.windows import cut
 from faceparse_core.models import MEAN, STD
 from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
@@ -130,7 +130,7 @@ class Finder:
                     continue
                 face = settled[n]
                 settled[n] = replace(seen, index=face.index, score=max(seen.score, face.score))
-                if abs(_from_to(face.angle, seen.angle)) > _LEFT:
+                if abs(wrapped(seen.angle - face.angle)) > _LEFT:
                     left.append(n)
             tilted = left
         return settled
@@ -149,7 +149,7 @@ class Finder:
             upright = [
                 seen
                 for turn, seen in itertools.islice(guesses, len(_ANY))
-                if seen and _span(seen) >= _SPANNED and abs(_from_to(turn.angle, seen.angle)) < 45
+                if seen and _span(seen) >= _SPANNED and abs(wrapped(seen.angle - turn.angle)) < 45
             ]
             best = max(upright, key=lambda seen: seen.score * _span(seen), default=None)
             if best:
@@ -267,8 +267,7 @@ def _faces(found: Found, size: Sequence[int]) -> list[Face]:
     """The faces of an image (height, width); of their boxes what lies in it."""
     faces = []
     for box, marks, score in zip(found.boxes.tolist(), found.marks.tolist(), found.scores.tolist(), strict=True):
-        left, top = (max(0, round(v)) for v in box[:2])
-        right, bottom = (min(most, round(v)) for v, most in zip(box[2:], (size[1], size[0]), strict=True))
+        left, top, right, bottom = clipped(box, size)
         if right <= left or bottom <= top:
             continue
         landmarks = tuple((round(x, 1), round(y, 1)) for x, y in marks)
@@ -301,11 +300,6 @@ def _span(face: Face) -> float:
     (ax, ay), (bx, by), _, (cx, cy), (dx, dy) = face.landmarks
     down_x, down_y = (cx + dx - ax - bx) / 2, (cy + dy - ay - by) / 2
     return ((bx - ax) * down_y - (by - ay) * down_x) / (face.width * face.height)
-
-
-def _from_to(angle: float, other: float) -> float:
-    """The turn from one angle to another, in degrees, -180 to 180."""
-    return (other - angle + 180) % 360 - 180
 
 
 def _is_filled(found: Found, size: Sequence[int]) -> bool:

@@ -11,7 +11,6 @@ from faceparse_core.faces.face import Face, arranged, bounding_box
 from faceparse_core.faces.spots import distinct, one_hot, spots_in
 from faceparse_core.faces.windows import connected
 from faceparse_core.labels import GROUPS, NUM_LABELS, region_ids
-from faceparse_core.rendering import Window
 
 # Skin alone is no face: a cup of coffee can look like skin. Its parts must be there, each at least this share of it.
 _PARTS = [list(region_ids(part)) for part in ("nose", "eyes + eyeglasses", "lips + mouth")]
@@ -41,9 +40,7 @@ def find_faces(labels: Tensor) -> list[Face]:
     step = max(1, round(max(labels.shape) / 256))
     inside = _without_specks(inside, step)
     x, y, width, height = bounding_box(inside.any(1), inside.any(0)) or (0, 0, 0, 0)
-    few = labels[::step, ::step]
-    window = Window(0, 0, few.shape[1] * step, few.shape[0] * step)
-    spots = [spot for spot in distinct(spots_in(one_hot(few), window)) if spot.certain]
+    spots = [spot for spot in distinct(spots_in(one_hot(labels[::step, ::step]), step)) if spot.certain]
     if len(spots) < 2:
         return [Face(0, x, y, width, height, round(spots[0].angle, 1) if spots else 0.0)]
     return arranged([spot.face(0, labels.shape) for spot in spots], "size", 0)

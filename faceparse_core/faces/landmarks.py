@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from faceparse_core.faces.face import Face
+from faceparse_core.faces.face import Face, wrapped
 from faceparse_core.labels import GROUPS, NUM_LABELS, region_ids
 
 # Where a part lies along the axis from the eyes (0) to the mouth (1), for axes where something is missing.
@@ -139,10 +139,10 @@ def _axes(centre: Callable[..., np.ndarray | None]) -> Axes | None:
     if eyes:
         # The line through the eyes is steady where the head turns, that to the mouth where it nods: their mean.
         line = eyes[0] - eyes[1]
-        tilt = (math.degrees(math.atan2(line[1], line[0])) - angle + 180) % 360 - 180
+        tilt = wrapped(math.degrees(math.atan2(line[1], line[0])) - angle)
         if abs(tilt) < 30:
             angle += tilt / 2
-    return Axes(float(between[0]), float(between[1]), unit, (angle + 180) % 360 - 180)
+    return Axes(float(between[0]), float(between[1]), unit, wrapped(angle))
 
 
 @dataclass(frozen=True)

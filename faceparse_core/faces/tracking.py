@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from faceparse_core import images as pictures
-from faceparse_core.faces.face import Face, framing
+from faceparse_core.faces.face import Face, framing, wrapped
 from faceparse_core.faces.finder import Finder
 from faceparse_core.faces.frames import Found, Framed, framed
 from faceparse_core.faces.windows import Look, Seen, resampled
@@ -136,7 +136,7 @@ def _apart(a: Face, b: Face) -> float:
 
 def _steady(before: Window, now: Window) -> Window:
     """The window of a face that has not moved stays; that of one that has follows it, its size and tilt slowly."""
-    tilt = (now.angle - before.angle + 180) % 360 - 180
+    tilt = wrapped(now.angle - before.angle)
     moved = math.dist(before.centre, now.centre) / before.width
     if moved < _STILL and abs(math.log(now.width / before.width)) < _SAME_SIZE and abs(tilt) < _SAME_TILT:
         return before
