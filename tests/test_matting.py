@@ -79,7 +79,7 @@ def test_work_in_the_band_alone_gives_what_work_everywhere_does(size, place, rea
     mask = disc(size, radius * size, x * size, width)[:, : size - 7]
     image = painted(disc(size, radius * size + 2, x * size, 2)[:, : size - 7])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matting, "_CACHED_PIXELS", band)
+        patch.setattr(matting, "CACHED_PIXELS", band)
         refined = masks.refine(image, mask[None], radius=reach / (2 if hair else 1), unit="pixels", hair=hair)[0]
     assert (refined - filtered_everywhere(image[0], mask, reach, hair)).abs().max() < 1 / 512
 

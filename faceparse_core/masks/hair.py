@@ -13,8 +13,9 @@ from torch import Tensor
 
 from faceparse_core.devices import PRECISIONS, choose_precision, placed
 from faceparse_core.errors import CheckpointError
+from faceparse_core.masks.reduced import greatest
 from faceparse_core.models import MEAN, STD
-from faceparse_core.models.hair import SUREST, HairOutline, odds
+from faceparse_core.models.hair import SUREST, HairOutline
 
 # The longer side of what the network sees, as in its training; what is much smaller is not blown up to it.
 SIZE, _ENLARGED = 512, 2.0
@@ -39,15 +40,19 @@ def correction(head: Tensor) -> Tensor:
     with torch.inference_mode():
         found, mirrored = network(both[:, :3], both[:, 3:]).float().split(1)
     change = (found + mirrored.flip(3)) / 2
-    near = F.max_pool2d((seen[:1, 3:] >= 0.5).float(), 2 * _REACH + 1, 1, _REACH)
+    near = greatest((seen[:1, 3:] >= 0.5).float(), _REACH)
     change = change * near
     return F.interpolate(change, size=head.shape[2:], mode="bilinear", align_corners=False, antialias=True)
 
 
-def corrected(mask: Tensor, change: Tensor) -> Tensor:
+def corrected(mask: Tensor, change: Tensor | None = None) -> Tensor:
     """The mask, float32 in 0..1, with its logits changed; where nothing is, what was sure stays sure."""
     least = 1 / (1 + math.exp(SUREST))
-    return odds(mask).add_(change).sigmoid_().sub_(least).div_(1 - 2 * least).clamp_(0, 1)
+    share = mask.clamp(least, 1 - least)
+    if change is not None:  # the logistic function of odds, of which the change is a factor
+        more = change.exp().mul_(share)
+        share = more.div_(1 - share + more)
+    return share.sub_(least).div_(1 - 2 * least).clamp_(0, 1)
 
 
 @functools.lru_cache(maxsize=1)

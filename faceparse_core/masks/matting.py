@@ -7,7 +7,7 @@ takes little more memory than its mask.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -18,7 +18,20 @@ from faceparse_core import images as pictures
 from faceparse_core.errors import number
 from faceparse_core.images import Images
 from faceparse_core.masks.outline import bands
-from faceparse_core.masks.reduced import averaged, box_mean, box_of, colours_of, enlarged, linear_model, pairs, size_of
+from faceparse_core.masks.reduced import (
+    CACHED_PIXELS,
+    averaged,
+    box_mean,
+    box_of,
+    box_within,
+    colours_of,
+    enlarged,
+    extents,
+    greatest,
+    linear_model,
+    pairs,
+    size_of,
+)
 from faceparse_core.rendering import spread
 
 UNITS = ("percent", "pixels")
@@ -33,8 +46,8 @@ _EDGE = 0.05
 # A window of the guided filter is so many pixels of the reduced image to each side.
 _WINDOW = 4
 _BAND_PIXELS = 1 << 20
-# So many, with what is made of them, stay in a processor's cache.
-_CACHED_PIXELS = 1 << 16
+# Tiles along an edge are about so high: lower ones are many, of higher ones the edge is a small part.
+_TILE_ROWS = 64
 # Closed-form matting is solved at so many pixels, and brought to a larger picture by the filter. The mask, where it is
 # sure, counts so much beside the colours: found by eye, so that strands stay and rims go.
 _SOLVED_PIXELS = 1 << 20
@@ -89,9 +102,12 @@ def refine(
     frames, masks = pairs(images, mask)
     result = pictures.empty(len(frames), *masks[0].shape)
     for i, (image, one) in enumerate(zip(frames, masks, strict=True)):
-        reach = (radius if unit == "pixels" else radius / 100 * size_of(one)) * (2 if hair else 1)
-        better = _with_hair_outline(image, one) if method == "network" else one
-        _refine_one(image, better, max(1.0, reach), hair, method, result[i])
+        sides = extents(one)
+        reach = (radius if unit == "pixels" else radius / 100 * size_of(*sides)) * (2 if hair else 1)
+        box = box_within(*(side >= 0.5 for side in sides)) if method == "network" else None
+        if box:
+            _correct_hair(image, one, box, result[i])
+        _refine_one(image, result[i] if box else one, max(1.0, reach), hair, method, result[i])
         if strength < 1:
             torch.lerp(one, result[i], strength, out=result[i])
         if progress:
@@ -164,53 +180,57 @@ def _reduced(image: Tensor, mask: Tensor, factor: int, values: Callable[[Tensor,
     return torch.cat(parts, dim=2)
 
 
-def _greatest(values: Tensor, radius: int) -> Tensor:
-    """The greatest over a square of ``radius`` pixels to each side."""
-    tall = F.max_pool2d(values, (2 * radius + 1, 1), 1, (radius, 0))
-    return F.max_pool2d(tall, (1, 2 * radius + 1), 1, (0, radius))
-
-
 # ---------------------------------------------------------------------------------------------- refining
 
 
 def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: str, result: Tensor) -> None:
-    height, width = mask.shape
+    """Writes the refined ``mask`` [H, W] of an image [H, W, 3] to ``result``, which may be the mask itself."""
+    height, width = result.shape
     solved = method == "closed_form"
-    factor = math.ceil(math.sqrt(mask.numel() / _SOLVED_PIXELS)) if solved else max(1, round(reach / _WINDOW))
+    factor = math.ceil(math.sqrt(result.numel() / _SOLVED_PIXELS)) if solved else max(1, round(reach / _WINDOW))
     window = max(1, round(reach / factor))
     values = torch.empty(-(-height // factor), -(-width // factor))
 
     def decide(rows: slice) -> None:
-        result[rows] = _decided(mask[rows])
-        values[_reduced_rows(rows, factor)] = averaged((mask if hair else result)[rows, :, None], factor)[..., 0]
+        small = values[_reduced_rows(rows, factor)]
+        if hair:
+            small[:] = averaged(mask[rows, :, None], factor)[..., 0]
+        _decide(mask[rows], result[rows])
+        if not hair:
+            small[:] = averaged(result[rows, :, None], factor)[..., 0]
 
-    spread(decide, bands(height, width, _CACHED_PIXELS, factor))
+    spread(decide, bands(height, width, CACHED_PIXELS, factor))
     values = values[None, None]
     # The band: where the mask is not the same all over a window.
-    band = _greatest(values, window) + _greatest(-values, window) > _EDGE
+    band = greatest(values, window) + greatest(-values, window) > _EDGE
     # What is farther from it than two windows, and what enlarging mixes in, has no part in it.
-    near = _greatest(band.float(), 2 * window + 2)[0, 0] > 0
+    near = greatest(band.float(), 2 * window + 2)[0, 0] > 0
+    box = box_of(near)
+    if box is None:
+        return
+    top, left = (side.start * factor for side in box)
+    image, decided = (whole[top : box[0].stop * factor, left : box[1].stop * factor] for whole in (image, result))
+    values, band, near = values[(..., *box)], band[(..., *box)], near[box]
     guide = _reduced_colours(image, near, factor)
     contrast, steeper = (_HAIR_CONTRAST, _HAIR_STEEPER) if hair else (_CONTRAST, _STEEPER)
     if solved:
         values, window, steeper = _closed_form(guide, values, band), 1, steeper / 2
     slope = box_mean(linear_model(guide, values, window, contrast**2), window)
+    slope[:, 3] -= 0.5
+    slope *= steeper
+    slope[:, 3] += 0.5
+    if image.dtype == torch.uint8:
+        slope[:, :3] /= 255
     model = torch.cat([slope, box_mean(band.float(), 1)], 1)
 
-    def follow(rows: slice) -> None:
-        small = _reduced_rows(rows, factor)
-        there = model[0, 4, max(0, small.start - 1) : small.stop + 1].any(0)
-        for columns in _stretches(there):
-            # Enlarging mixes a neighbour in.
-            across = slice(max(0, (columns.start - 1) * factor), min((columns.stop + 1) * factor, width))
-            lines = enlarged(model, factor, rows, across)[0]
-            red, green, blue = colours_of(image[:, across], rows)[0]
-            found = lines[3].addcmul(lines[0], red).addcmul_(lines[1], green).addcmul_(lines[2], blue)
-            found.sub_(0.5).mul_(steeper).add_(0.5).clamp_(0, 1)
-            decided = result[rows, across]
-            torch.lerp(decided, found, lines[4], out=decided)
+    def follow(tile: tuple[slice, slice]) -> None:
+        lines = enlarged(model, factor, *tile)[0]
+        # Planes in one piece are many times quicker to compute with.
+        red, green, blue = image[tile].cpu().permute(2, 0, 1).contiguous().float()
+        found = lines[3].addcmul_(lines[0], red).addcmul_(lines[1], green).addcmul_(lines[2], blue).clamp_(0, 1)
+        decided[tile].lerp_(found, lines[4])
 
-    spread(follow, bands(height, width, _CACHED_PIXELS, factor))
+    spread(follow, _tiles(model[0, 4] > 0, factor, decided.shape))
 
 
 def _reduced_rows(rows: slice, factor: int) -> slice:
@@ -218,7 +238,19 @@ def _reduced_rows(rows: slice, factor: int) -> slice:
     return slice(rows.start // factor, -(-rows.stop // factor))
 
 
-def _stretches(there: Tensor) -> list[slice]:
+def _tiles(there: Tensor, factor: int, size: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of a picture of this ``size`` in which it has a part in what is true of it reduced by
+    ``factor``, bool [h, w]; enlarging mixes a neighbour in."""
+    height, width = size
+    for rows in bands(height, width, _TILE_ROWS * width, factor):
+        small, across = _reduced_rows(rows, factor), max(1, CACHED_PIXELS // (rows.stop - rows.start))
+        for run in _runs(there[max(0, small.start - 1) : small.stop + 1].any(0)):
+            last = min((run.stop + 1) * factor, width)
+            for start in range(max(0, (run.start - 1) * factor), last, across):
+                yield rows, slice(start, min(start + across, last))
+
+
+def _runs(there: Tensor) -> list[slice]:
     """From where to where a row, bool [W], is True."""
     changes = torch.diff(F.pad(there.byte(), (1, 1)).int()).nonzero().flatten().tolist()
     return [slice(*ends) for ends in zip(changes[::2], changes[1::2], strict=True)]
@@ -232,44 +264,41 @@ def _reduced_colours(image: Tensor, near: Tensor, factor: int) -> Tensor:
 
     def reduce(rows: slice) -> None:
         small = _reduced_rows(rows, factor)
-        for columns in _stretches(near[small].any(0)):
+        for columns in _runs(near[small].any(0)):
             part = image[rows, columns.start * factor : columns.stop * factor].cpu()
             scale = 255 if part.dtype == torch.uint8 else 1
             colours[small, columns] = averaged(part.float(), factor).div_(scale)
 
-    spread(reduce, bands(height, width, _CACHED_PIXELS, factor))
+    spread(reduce, bands(height, width, CACHED_PIXELS, factor))
     return colours.permute(2, 0, 1)[None]
 
 
-def _with_hair_outline(image: Tensor, mask: Tensor) -> Tensor:
-    """The mask [H, W] of hair with its odds corrected by the network, within a picture of the head about it."""
+def _correct_hair(image: Tensor, mask: Tensor, box: tuple[slice, slice], result: Tensor) -> None:
+    """Writes a mask [H, W] of hair, which lies in the ``box``, to ``result``, its odds corrected by the network within
+    a picture of the head about it."""
     from faceparse_core.masks import hair  # what reads weights is not needed for the rest
 
-    box = box_of(mask >= 0.5)
-    if box is None:
-        return mask
     # Below the hair there is a face, which the network wants to see.
     margin = max(side.stop - side.start for side in box) // 2
     head = tuple(slice(max(0, side.start - margin), side.stop + margin) for side in box)
-    image, given = image[head], mask[head]
-    factor = max(1, max(given.shape) // hair.SIZE)
-    alpha = torch.empty(-(-given.shape[0] // factor), -(-given.shape[1] // factor))
+    result.copy_(mask)
+    image, given, result = image[head], mask[head], result[head]
+    height, width = given.shape
+    factor = max(1, max(height, width) // hair.SIZE)
+    alpha = torch.empty(-(-height // factor), -(-width // factor))
 
     def reduce(rows: slice) -> None:
+        result[rows] = hair.corrected(given[rows])
         alpha[_reduced_rows(rows, factor)] = averaged(given[rows, :, None], factor)[..., 0]
 
-    parts = list(bands(given.shape[0], given.shape[1], _CACHED_PIXELS, factor))
-    spread(reduce, parts)
+    spread(reduce, bands(height, width, CACHED_PIXELS, factor))
     everywhere = torch.ones_like(alpha, dtype=torch.bool)
     change = hair.correction(torch.cat([_reduced_colours(image, everywhere, factor), alpha[None, None]], 1))
-    result = pictures.empty(*mask.shape).copy_(mask)
 
-    def correct(rows: slice) -> None:
-        difference = enlarged(change, factor, rows, slice(0, given.shape[1]))[0, 0]
-        result[head][rows] = hair.corrected(given[rows], difference)
+    def correct(tile: tuple[slice, slice]) -> None:
+        result[tile] = hair.corrected(given[tile], enlarged(change, factor, *tile)[0, 0])
 
-    spread(correct, parts)
-    return result
+    spread(correct, _tiles(change[0, 0] != 0, factor, given.shape))
 
 
 def _closed_form(guide: Tensor, values: Tensor, band: Tensor) -> Tensor:
@@ -299,10 +328,10 @@ def _closed_form(guide: Tensor, values: Tensor, band: Tensor) -> Tensor:
     return torch.from_numpy(given).float().view_as(values)
 
 
-def _decided(mask: Tensor) -> Tensor:
-    """Probabilities nearer to 0 and 1: a wide soft edge says how unsure a network is, not what shines through."""
+def _decide(mask: Tensor, result: Tensor) -> None:
+    """Writes probabilities nearer to 0 and 1: a wide soft edge says how unsure a network is, not what shines through."""
     inside, outside = _power(mask, 4), _power(1 - mask, 4)
-    return inside.div_(outside.add_(inside))
+    torch.div(inside, outside.add_(inside), out=result)
 
 
 def _power(values: Tensor, exponent: int) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -10,7 +12,12 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.images import Images
+from faceparse_core.masks.outline import bands
 from faceparse_core.masks.tools import as_mask
+from faceparse_core.rendering import spread
+
+# So many, with what is made of them, stay in a processor's cache.
+CACHED_PIXELS = 1 << 16
 
 
 def pairs(images: Images, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -27,19 +34,40 @@ def pairs(images: Images, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     return frames * (count // len(frames)), masks * (count // len(masks))
 
 
-def size_of(mask: Tensor) -> float:
-    """The root of the area of the mask's box, in pixels; of the whole image's if the mask is empty."""
-    box = box_of(mask >= max(mask.max().item() / 2, 1e-6))
-    return math.sqrt(math.prod(side.stop - side.start for side in box) if box else mask.numel())
+def extents(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The greatest value in each row and in each column of a mask [H, W]."""
+    height, width = mask.shape
+    parts = list(bands(height, width, CACHED_PIXELS))
+    rows, columns = mask.new_empty(height), mask.new_empty(len(parts), width)
+
+    def look(index: int) -> None:
+        part = mask[parts[index]]
+        torch.amax(part, 1, out=rows[parts[index]])
+        torch.amax(part, 0, out=columns[index])
+
+    spread(look, range(len(parts)))
+    return rows, columns.amax(0)
+
+
+def size_of(rows: Tensor, columns: Tensor) -> float:
+    """The root of the area of the box, in pixels, of the mask with these ``extents``; of the whole image's if it is
+    empty."""
+    level = max(rows.max().item() / 2, 1e-6)
+    box = box_within(rows >= level, columns >= level)
+    return math.sqrt(math.prod(side.stop - side.start for side in box) if box else len(rows) * len(columns))
 
 
 def box_of(inside: Tensor) -> tuple[slice, slice] | None:
     """The rows and columns of the box about a set of pixels; None if there are none."""
-    sides = [places.nonzero() for places in (inside.any(1), inside.any(0))]
-    if not len(sides[0]):
+    return box_within(inside.any(1), inside.any(0))
+
+
+def box_within(rows: Tensor, columns: Tensor) -> tuple[slice, slice] | None:
+    """The same of a set that has pixels in these rows, bool [H], and columns, bool [W]."""
+    down, across = rows.nonzero(), columns.nonzero()
+    if not len(down):
         return None
-    rows, columns = (slice(int(side[0].item()), int(side[-1].item()) + 1) for side in sides)
-    return rows, columns
+    return slice(int(down[0]), int(down[-1]) + 1), slice(int(across[0]), int(across[-1]) + 1)
 
 
 def colours_of(image: Tensor, rows: slice) -> Tensor:
@@ -49,6 +77,8 @@ def colours_of(image: Tensor, rows: slice) -> Tensor:
 
 def averaged(values: Tensor, factor: int) -> Tensor:
     """Float values [H, W, C] averaged over squares of ``factor``, at the end over what is there of them."""
+    if factor == 1:
+        return values
     for axis in (0, 1):
         whole = values.shape[axis] // factor * factor
         parts = [values.narrow(axis, 0, whole).unflatten(axis, (-1, factor)).mean(axis + 1)]
@@ -62,19 +92,57 @@ def enlarged(small: Tensor, factor: int, rows: slice, columns: slice) -> Tensor:
     """A part of an image from one [1, C, h, w] averaged over squares of ``factor``: bilinear, the centres stay."""
     if factor == 1:
         return small[:, :, rows, columns]
-    for axis, part in ((2, rows), (3, columns)):
-        place = ((torch.arange(part.start, part.stop) + 0.5) / factor - 0.5).clamp(0, small.shape[axis] - 1)
-        first = place.long()
-        second = (first + 1).clamp_max(small.shape[axis] - 1)
-        share = (place - first).view([-1] + [1] * (3 - axis))
-        small = torch.lerp(small.index_select(axis, first), small.index_select(axis, second), share)
-    return small
+    # Across first, in the few rows that are needed: what is gathered from columns is slow, whole rows are quick.
+    first, second, down = _between(rows, factor, small.shape[2])
+    top = int(first[0])
+    needed = small[:, :, top : int(second[-1]) + 1]
+    left, right, across = _between(columns, factor, small.shape[3])
+    wide = torch.lerp(needed[..., left], needed[..., right], across)
+    return torch.lerp(wide.index_select(2, first - top), wide.index_select(2, second - top), down[:, None])
+
+
+def _between(pixels: slice, factor: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
+    """For each of the pixels along an axis the two cells to mix and the share of the second one."""
+    place = ((torch.arange(pixels.start, pixels.stop) + 0.5) / factor - 0.5).clamp(0, cells - 1)
+    first = place.long()
+    return first, (first + 1).clamp_max(cells - 1), place - first
 
 
 def box_mean(values: Tensor, radius: int) -> Tensor:
-    """The mean over a square of ``radius`` pixels to each side, of what is inside of the image."""
-    for kernel, padding in (((2 * radius + 1, 1), (radius, 0)), ((1, 2 * radius + 1), (0, radius))):
-        values = F.avg_pool2d(values, kernel, 1, padding, count_include_pad=False)
+    """The mean of [1, C, h, w] over a square of ``radius`` pixels to each side, of what is inside of the image."""
+    sums = _over_windows(values, radius, torch.add, 0.0)
+    for axis in (2, 3):
+        places = torch.arange(values.shape[axis])
+        last = values.shape[axis] - 1
+        counts = (places + radius).clamp_max_(last) - (places - radius).clamp_min_(0) + 1
+        sums.div_(counts[:, None] if axis == 2 else counts)
+    return sums
+
+
+def greatest(values: Tensor, radius: int) -> Tensor:
+    """The greatest of [1, C, h, w] over a square of ``radius`` pixels to each side: [1, C, h, w]."""
+    return _over_windows(values, radius, torch.maximum, -math.inf)
+
+
+def _over_windows(values: Tensor, radius: int, both: Callable[[Tensor, Tensor], Tensor], beyond: float) -> Tensor:
+    """What ``both`` makes, two by two, of all in a square of ``radius`` pixels to each side; ``beyond`` is the border's.
+
+    Of windows of 1, 2, 4 … pixels, the next of two of the last, and of those that a whole one is made of: the time
+    hardly grows with the radius, as that of pooling does.
+    """
+    size = 2 * radius + 1
+    for axis in (2, 3):
+        length = values.shape[axis]
+        part = F.pad(values, [0, 0, radius, radius] if axis == 2 else [radius, radius], value=beyond)
+        whole, done, reach = None, 0, 1
+        while reach <= size:
+            if size & reach:
+                some = part.narrow(axis, done, length)
+                whole, done = some if whole is None else both(whole, some), done + reach
+            rest = part.shape[axis] - reach
+            part = both(part.narrow(axis, 0, rest), part.narrow(axis, reach, rest)) if 2 * reach <= size else part
+            reach *= 2
+        values = cast(Tensor, whole)
     return values
 
 
