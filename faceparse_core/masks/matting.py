@@ -329,7 +329,7 @@ def _closed_form(guide: Tensor, values: Tensor, band: Tensor) -> Tensor:
 
 
 def _decide(mask: Tensor, result: Tensor) -> None:
-    """Writes probabilities nearer to 0 and 1: a wide soft edge says how unsure a network is, not what shines through."""
+    """Writes probabilities nearer to 0 and 1: a soft edge says how unsure a network is, not what shines through."""
     inside, outside = _power(mask, 4), _power(1 - mask, 4)
     torch.div(inside, outside.add_(inside), out=result)
 

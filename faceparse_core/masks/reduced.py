@@ -125,7 +125,7 @@ def greatest(values: Tensor, radius: int) -> Tensor:
 
 
 def _over_windows(values: Tensor, radius: int, both: Callable[[Tensor, Tensor], Tensor], beyond: float) -> Tensor:
-    """What ``both`` makes, two by two, of all in a square of ``radius`` pixels to each side; ``beyond`` is the border's.
+    """What ``both`` makes, two by two, of all within ``radius`` pixels to each side; the border is ``beyond``.
 
     Of windows of 1, 2, 4 … pixels, the next of two of the last, and of those that a whole one is made of: the time
     hardly grows with the radius, as that of pooling does.
