@@ -415,18 +415,20 @@ class Parsing:
         strength = torch.full((NUM_LABELS, 1), float(opacity))
         strength[0] = 0
         laid = torch.tensor([label.colour for label in LABELS]) / 255 * strength
-        kept = (1 - strength).expand(-1, 3).contiguous()
         overlay = pictures.empty(*self.labels.shape, 3)
         for out, image, labels in zip(overlay, images, self.labels, strict=True):
+            scale = 1 / 255 if image.dtype == torch.uint8 else 1.0
+            kept = ((1 - strength) * scale).expand(-1, 3).contiguous()
 
-            def lay(rows: slice, out=out, image=image, labels=labels) -> None:
+            def lay(rows: slice, out=out, image=image, labels=labels, scale=scale, kept=kept) -> None:
                 pixels = out[rows].copy_(image[rows])
-                if image.dtype == torch.uint8:
-                    pixels.mul_(1 / 255)  # three times as quick as a division
                 there = labels[rows].amax(0).nonzero()
-                if len(there):
-                    columns = slice(int(there[0]), int(there[-1]) + 1)
-                    part, ids = pixels[:, columns], labels[rows, columns].flatten().int()
+                first, last = (int(there[0]), int(there[-1]) + 1) if len(there) else (0, 0)
+                if scale != 1:
+                    pixels[:, :first].mul_(scale)
+                    pixels[:, last:].mul_(scale)
+                if last:
+                    part, ids = pixels[:, first:last], labels[rows, first:last].flatten().int()
                     part.mul_(kept.index_select(0, ids).view(part.shape))
                     part.add_(laid.index_select(0, ids).view(part.shape))
 

@@ -126,7 +126,7 @@ def soft_masks(logits: Tensor, window: Window, regions: Sequence[Sequence[int]],
         inside = sorted(set(region))
         outside = [label for label in range(len(logits)) if label not in inside]
         if inside and outside:
-            threads.spread(partial(cells.fill, region=(inside, outside), mask=mask), cells.parts())
+            cells.fill((inside, outside), mask)
         else:
             mask.fill_(bool(inside))
 
@@ -202,39 +202,17 @@ class _FineCells(_Cells):
     fine_across: _Samples
     steps: int
 
-    def fill(self, cells: slice, region: tuple[list[int], list[int]], mask: Tensor) -> None:
-        """The pixels of some rows of cells in the mask [H, W] of a region: labels in it, labels not in it."""
-        logits, steps = self.logits[:, cells.start : cells.stop + 1], self.steps
-        odds, off = _log_odds(logits, region)
-        off &= _runs(self.across, off.shape[1]).length > 0
+    def fill(self, region: tuple[list[int], list[int]], mask: Tensor) -> None:
+        """The pixels of the mask [H, W] of a region: labels in it, labels not in it."""
+        odds, off = self._log_odds(region)
+        down, across = _runs(self.down, off.shape[0]), _runs(self.across, off.shape[1])
+        off &= (down.length > 0)[:, None] & (across.length > 0)
         i, j = off.nonzero(as_tuple=True)
-        if steps > 1:
-            size = [(count - 1) * steps + 1 for count in odds.shape]
+        if self.steps > 1:
+            size = [(count - 1) * self.steps + 1 for count in odds.shape]
             odds = F.interpolate(odds[None, None], size=size, mode="bilinear", align_corners=True)[0, 0]
-            inner, wrong = torch.arange(steps + 1), []
-            for part in _parts(len(i), steps**2 * len(logits) * 8, logits.device):
-                corners = torch.stack([logits[:, i[part] + k, j[part] + n] for k in (0, 1) for n in (0, 1)], -1)
-                corners = corners.unflatten(2, (2, 2)).transpose(0, 1)
-                finer = F.interpolate(corners, size=steps + 1, mode="bilinear", align_corners=True).transpose(0, 1)
-                y, x = i[part, None] * steps + inner, j[part, None] * steps + inner
-                odds[y[:, :, None], x[:, None]], off = _log_odds(finer, region)
-                n, k, m = off.nonzero(as_tuple=True)
-                wrong.append(torch.stack([y[n, k], x[n, m]]))
-            i, j = torch.cat(wrong, 1) if wrong else (i, j)
-
-        top = cells.start * steps
-        rows = self.down.pixels(cells)
-        left, right = (odds.index_select(1, self.fine_across.first + k) for k in (0, 1))
-        first, share = self.fine_down.first[rows, None] - top, self.fine_down.share[rows, None]
-        weights = torch.zeros(len(first), len(odds)).scatter_(1, first, 1 - share).scatter_(1, first + 1, share)
-        band = mask[rows]
-        torch.mm(weights, torch.lerp(left, right, self.fine_across.share), out=band)
-        band.sigmoid_()
-        if len(i):
-            self._fill_exactly(i + top, j, region, mask)
-
-    def _fill_exactly(self, i: Tensor, j: Tensor, region: tuple[list[int], list[int]], mask: Tensor) -> None:
-        """The pixels of fine cells i, j, each by itself."""
+            i, j = self._refine(odds, region, i, j)
+        threads.spread(partial(self._fill_smoothly, odds=odds, mask=mask), self.parts())
         rows = _runs(self.fine_down, (self.logits.shape[1] - 1) * self.steps)
         columns = _runs(self.fine_across, (self.logits.shape[2] - 1) * self.steps)
         there = (rows.length[i] > 0) & (columns.length[j] > 0)
@@ -242,10 +220,64 @@ class _FineCells(_Cells):
         if not len(i):
             return
         tall, broad = int(rows.length[i].max()), int(columns.length[j].max())
-        for part in _parts(len(i), tall * broad * len(self.logits) * 16, self.logits.device):
-            y, x = rows.pixels(i[part], tall), columns.pixels(j[part], broad)
+
+        def fill_exactly(some: slice) -> None:
+            y, x = rows.pixels(i[some], tall), columns.pixels(j[some], broad)
             values = _interpolated(self.logits, self.down, self.across, y, x)
             mask[y[:, :, None], x[:, None]] = (_log_sum(values[region[0]]) - _log_sum(values[region[1]])).sigmoid_()
+
+        threads.spread(fill_exactly, _parts(len(i), tall * broad * len(self.logits) * 16, mask.device))
+
+    def _log_odds(self, region: tuple[list[int], list[int]]) -> tuple[Tensor, Tensor]:
+        """As the function of this name, of all samples."""
+        parts = list(_parts(self.logits.shape[1] - 1, self.logits[:, 0].numel() * 16, self.logits.device))
+        found: list[tuple[Tensor, ...]] = [()] * len(parts)
+
+        def look(index: int) -> None:
+            found[index] = _log_odds(self.logits[:, parts[index].start : parts[index].stop + 1], region)
+
+        threads.spread(look, range(len(parts)))
+        odds, off = zip(*found, strict=True)
+        return torch.cat([*(part[:-1] for part in odds), odds[-1][-1:]]), torch.cat(off)
+
+    def _refine(
+        self, odds: Tensor, region: tuple[list[int], list[int]], i: Tensor, j: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Writes the log-odds at the samples within the cells i, j to those of the finer grid; returns the finer cells
+        between which they may be wrong all the same."""
+        logits, steps = self.logits, self.steps
+        inner = torch.arange(steps + 1)
+        parts = list(_parts(len(i), steps**2 * len(logits) * 8, logits.device))
+        found: list[tuple[Tensor, ...]] = [()] * len(parts)
+
+        def look(index: int) -> None:
+            up, left = i[parts[index]], j[parts[index]]
+            corners = torch.stack([logits[:, up + k, left + n] for k in (0, 1) for n in (0, 1)], -1)
+            corners = corners.unflatten(2, (2, 2)).transpose(0, 1)
+            finer = F.interpolate(corners, size=steps + 1, mode="bilinear", align_corners=True).transpose(0, 1)
+            y, x = up[:, None] * steps + inner, left[:, None] * steps + inner
+            values, off = _log_odds(finer, region)
+            n, k, m = off.nonzero(as_tuple=True)
+            found[index] = y, x, values, torch.stack([y[n, k], x[n, m]])
+
+        threads.spread(look, range(len(parts)))
+        for y, x, values, _ in found:  # in order: neighbours share samples
+            odds[y[:, :, None], x[:, None]] = values
+        if not found:
+            return i, j
+        fine_i, fine_j = torch.cat([wrong for *_, wrong in found], 1)
+        return fine_i, fine_j
+
+    def _fill_smoothly(self, cells: slice, odds: Tensor, mask: Tensor) -> None:
+        """The pixels of some rows of cells, between the log-odds of the finer grid."""
+        top = cells.start * self.steps
+        odds = odds[top : cells.stop * self.steps + 1]
+        rows = self.down.pixels(cells)
+        left, right = (odds.index_select(1, self.fine_across.first + k) for k in (0, 1))
+        first, share = self.fine_down.first[rows, None] - top, self.fine_down.share[rows, None]
+        weights = torch.zeros(len(first), len(odds)).scatter_(1, first, 1 - share).scatter_(1, first + 1, share)
+        torch.mm(weights, torch.lerp(left, right, self.fine_across.share), out=mask[rows])
+        mask[rows].sigmoid_()
 
 
 def _log_odds(logits: Tensor, region: tuple[list[int], list[int]]) -> tuple[Tensor, Tensor]:
