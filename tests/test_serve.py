@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import email.parser
@@ -28,6 +29,7 @@ from faceparse_core import FaceParser  # noqa: E402
 from faceparse_core.cli import main  # noqa: E402
 from faceparse_core.labels import LABELS  # noqa: E402
 from faceparse_core.scale import asking, guard, server  # noqa: E402
+from faceparse_core.scale.desk import Desk  # noqa: E402
 from faceparse_core.scale.openapi import small_portrait  # noqa: E402
 
 LIMITS = asking.Limits(bytes=1_500_000, pixels=200_000, pictures=3, seconds=20)
@@ -349,6 +351,29 @@ def test_what_comes_together_is_parsed_together_and_too_much_is_told_to_wait(par
     refused = [response for response in responses if response.status_code == 429]
     assert all(int(response.headers["Retry-After"]) >= 1 and "full" in response.text for response in refused)
     assert sum(slow.batches) == 6 and max(slow.batches) > 1
+
+
+def test_a_slow_network_has_room_for_fewer_and_a_large_request_goes_alone(parser, jpeg):
+    class Tardy(Slow):
+        def parse(self, images, **options):
+            time.sleep(0.5)
+            return self.parser.parse(images, **options)
+
+    def inside(room, requests):
+        async def all_of_them():
+            desk = Desk(Tardy(parser), LIMITS, room, batch=1)
+            before = desk.room
+            for count in requests:
+                asked = asking.Asked([jpeg] * count, asking.Options())
+                assert len(await desk.answers(asked, lambda *_: None)) == count
+            desk.close()
+            return before, desk.room
+
+        return asyncio.run(all_of_them())
+
+    before, after = inside(None, [1, 1, 1])
+    assert 4 <= after <= 6 < before == 16
+    assert inside(1, [2]) == (1, 1)
 
 
 def test_there_is_a_time_for_everything(parser, jpeg, expected):

@@ -29,7 +29,7 @@ def serve(argv: list[str]) -> int:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen at (127.0.0.1: this machine alone)")
     parser.add_argument("--port", type=whole(0, 65535), default=8080, help="port (8080; 0: any that is free)")
-    parser.add_argument("--queue", type=whole(1, 100_000), help="pictures inside at most; then 429 (16, or 8 batches)")
+    parser.add_argument("--queue", type=whole(1, 100_000), help="pictures inside at most (what is done in 1.5 s)")
     parser.add_argument("--batch", type=whole(1, 1024), help="pictures that go through the network together")
     parser.add_argument("--megabytes", type=whole(1, 10_000), default=32, help="largest request (32)")
     parser.add_argument("--megapixels", type=whole(1, 170), default=40, help="largest picture (40)")

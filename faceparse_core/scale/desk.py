@@ -27,7 +27,10 @@ from faceparse_core.scale.asking import Asked, Limits
 # So long a batch that is not full waits for pictures that are being decoded.
 _SECONDS_OF_WAITING = 0.01
 _THREADS = 2
-_LEAST_ROOM = 16
+# Room is for what is done in so many seconds, so that one who comes last has an answer in two, but for at least so many
+# pictures, or the network would wait for them, and for no more than these or so many batches.
+_SECONDS_INSIDE = 1.5
+_LEAST_ROOM, _MOST_ROOM, _MOST_BATCHES = 4, 16, 8
 
 
 class _HasFaces(Protocol):
@@ -60,7 +63,9 @@ class Desk:
     """Answers requests with a ``parser``; ``room``: for so many pictures in all, waiting or being worked at.
 
     ``batch``: how many go through the network together; by default many on a GPU, and on a processor one: more are no
-    quicker there, and each would wait for the others'. ``room`` is 16 or eight batches, if it is not given.
+    quicker there, and each would wait for the others'. ``room``, if it is not given, is for what is done in a second
+    and a half at the rate of late, from 4 pictures to 16 or eight batches; a request of more is taken while there is
+    no other.
     ``told(pictures, seconds)`` is called after every batch. To be used by one event loop; ``close`` ends its threads.
     """
 
@@ -74,9 +79,9 @@ class Desk:
     ):
         self.parser, self.limits, self.told = parser, limits, told
         self.batch = batch or (1 if parser.device.type == "cpu" else BATCH_ON_GPU)
-        self.room = room or max(_LEAST_ROOM, 8 * self.batch)
+        self._room, self._most = room, max(_MOST_ROOM, _MOST_BATCHES * self.batch)
         self.inside = 0
-        self._seconds_each = 0.5  # of late, for Retry-After
+        self._seconds_each = _SECONDS_INSIDE / self._most  # of late
         self._places = asyncio.Semaphore(2 * self.batch + _THREADS)
         self._coming = 0  # decoded, or being so, and not yet taken into a batch
         self._lock = threading.Lock()
@@ -84,6 +89,12 @@ class Desk:
         self._hands = ThreadPoolExecutor(_THREADS, "faceparse-desk")
         self._network = threading.Thread(target=self._run, name="faceparse-network", daemon=True)
         self._network.start()
+
+    @property
+    def room(self) -> int:
+        """For so many pictures, waiting or being worked at, there is room."""
+        done = int(_SECONDS_INSIDE / self._seconds_each)
+        return self._room or min(max(_LEAST_ROOM, 2 * self.batch, done), self._most)
 
     async def answers(
         self, asked: Asked[_Options], tell: Callable[[Parsing, Tensor, _Options], _Answer]
@@ -93,7 +104,7 @@ class Desk:
         Raises Full, ValueError, MemoryError, asyncio.TimeoutError.
         """
         count = len(asked.pictures)
-        if self.inside + count > self.room:
+        if self.inside and self.inside + count > self.room:
             raise Full(self.retry_after())
         self.inside += count
         try:

@@ -22,7 +22,7 @@ _SECONDS_OF_DRAINING = 2.0
 
 
 class Guard:
-    """Asks for the ``key`` (where one is given), holds the ``limits``, lets ``most`` requests in at a time.
+    """Asks for the ``key`` (where one is given), holds the ``limits``, lets ``most()`` requests in at a time.
 
     ``needs_key(path)``: whether the key is asked for there. ``busy()`` says in how many seconds to come again.
     ``told(path, status, seconds)`` is called after every request.
@@ -34,7 +34,7 @@ class Guard:
         *,
         key: str | None,
         limits: Limits,
-        most: int,
+        most: Callable[[], int],
         needs_key: Callable[[str], bool],
         busy: Callable[[], int],
         told: Callable[[str, int, float], None],
@@ -75,7 +75,7 @@ class Guard:
             await self._refuse(receive, send, 400, "the Content-Length is no number")
         elif int(length) > self.limits.bytes:
             await self._refuse(receive, send, 413, self._too_large())
-        elif scope["method"] == "POST" and self.inside >= self.most:
+        elif scope["method"] == "POST" and self.inside >= self.most():
             seconds = self.busy()
             said = f"the queue is full: try again in {seconds} s"
             await self._refuse(receive, send, 429, said, (b"retry-after", str(seconds).encode()))

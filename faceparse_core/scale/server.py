@@ -68,7 +68,6 @@ def app(
     _warm_up(parser)
     desk = Desk(parser, limits, room, batch, figures.of_batch)
     figures.inside.set_function(lambda: desk.inside)
-    limits = replace(limits, pictures=min(limits.pictures, desk.room))  # more could never be taken
 
     @contextlib.asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -86,7 +85,7 @@ def app(
         Guard,
         key=key,
         limits=limits,
-        most=desk.room,
+        most=lambda: desk.room,
         needs_key=lambda path: path not in _OPEN and not (demo and (path == "/" or path.startswith(_SHOWN))),
         busy=desk.retry_after,
         told=figures.request,
