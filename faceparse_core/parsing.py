@@ -412,8 +412,7 @@ class Parsing:
         images = pictures.load(images)
         if [tuple(image.shape[:2]) for image in images] != self.sizes:
             raise ValueError("overlay needs the images that were parsed: their number and sizes must be the parsing's")
-        strength = torch.full((NUM_LABELS, 1), float(opacity))
-        strength[0] = 0
+        strength = torch.tensor([[0.0], *[[float(opacity)]] * (NUM_LABELS - 1)])
         laid = torch.tensor([label.colour for label in LABELS]) / 255 * strength
         overlay = pictures.empty(*self.labels.shape, 3)
         for out, image, labels in zip(overlay, images, self.labels, strict=True):
@@ -425,8 +424,7 @@ class Parsing:
                 there = labels[rows].amax(0).nonzero()
                 first, last = (int(there[0]), int(there[-1]) + 1) if len(there) else (0, 0)
                 if scale != 1:
-                    pixels[:, :first].mul_(scale)
-                    pixels[:, last:].mul_(scale)
+                    pixels[:, :first], pixels[:, last:] = pixels[:, :first] * scale, pixels[:, last:] * scale
                 if last:
                     part, ids = pixels[:, first:last], labels[rows, first:last].flatten().int()
                     part.mul_(kept.index_select(0, ids).view(part.shape))

@@ -50,3 +50,9 @@ def test_what_is_written_to_may_have_been_made_in_inference_mode(count):
         made = torch.zeros(8)
         spread(lambda part: made[part].add_(part), range(8))
     assert made.tolist() == list(range(8))
+
+
+def test_what_is_done_alone_gives_its_result_and_its_error():
+    assert rendering.alone(lambda: torch.get_num_threads()) == 1
+    with pytest.raises(ValueError, match="wrong"):
+        rendering.alone(lambda: int("wrong"))

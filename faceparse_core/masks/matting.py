@@ -32,7 +32,7 @@ from faceparse_core.masks.reduced import (
     pairs,
     size_of,
 )
-from faceparse_core.rendering import spread
+from faceparse_core.rendering import alone, spread
 
 UNITS = ("percent", "pixels")
 METHODS = ("guided", "network", "closed_form")
@@ -201,27 +201,36 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
 
     spread(decide, bands(height, width, CACHED_PIXELS, factor))
     values = values[None, None]
-    # The band: where the mask is not the same all over a window.
-    band = greatest(values, window) + greatest(-values, window) > _EDGE
-    # What is farther from it than two windows, and what enlarging mixes in, has no part in it.
-    near = greatest(band.float(), 2 * window + 2)[0, 0] > 0
+
+    def edge() -> tuple[Tensor, Tensor]:
+        # The band: where the mask is not the same all over a window.
+        band = greatest(values, window) + greatest(-values, window) > _EDGE
+        # What is farther from it than two windows, and what enlarging mixes in, has no part in it.
+        return band, greatest(band.float(), 2 * window + 2)[0, 0] > 0
+
+    band, near = alone(edge)
     box = box_of(near)
     if box is None:
         return
     top, left = (side.start * factor for side in box)
     image, decided = (whole[top : box[0].stop * factor, left : box[1].stop * factor] for whole in (image, result))
-    values, band, near = values[(..., *box)], band[(..., *box)], near[box]
+    values, band = (whole[:, :, box[0], box[1]] for whole in (values, band))
+    near = near[box]
     guide = _reduced_colours(image, near, factor)
     contrast, steeper = (_HAIR_CONTRAST, _HAIR_STEEPER) if hair else (_CONTRAST, _STEEPER)
     if solved:
         values, window, steeper = _closed_form(guide, values, band), 1, steeper / 2
-    slope = box_mean(linear_model(guide, values, window, contrast**2), window)
-    slope[:, 3] -= 0.5
-    slope *= steeper
-    slope[:, 3] += 0.5
-    if image.dtype == torch.uint8:
-        slope[:, :3] /= 255
-    model = torch.cat([slope, box_mean(band.float(), 1)], 1)
+
+    def modelled() -> Tensor:
+        slope = box_mean(linear_model(guide, values, window, contrast**2), window)
+        slope[:, 3] -= 0.5
+        slope *= steeper
+        slope[:, 3] += 0.5
+        if image.dtype == torch.uint8:
+            slope[:, :3] /= 255
+        return torch.cat([slope, box_mean(band.float(), 1)], 1)
+
+    model = alone(modelled)
 
     def follow(tile: tuple[slice, slice]) -> None:
         lines = enlarged(model, factor, *tile)[0]

@@ -4,6 +4,6 @@ Others use what is named here; which of ``bilinear`` (PyTorch) and ``triton_kern
 """
 
 from faceparse_core.rendering.bilinear import Window, bands, labels, row_bands, samples, soft_masks
-from faceparse_core.rendering.threads import spread
+from faceparse_core.rendering.threads import alone, spread
 
-__all__ = ["Window", "bands", "labels", "row_bands", "samples", "soft_masks", "spread"]
+__all__ = ["Window", "alone", "bands", "labels", "row_bands", "samples", "soft_masks", "spread"]

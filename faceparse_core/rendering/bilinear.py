@@ -240,9 +240,7 @@ class _FineCells(_Cells):
         odds, off = zip(*found, strict=True)
         return torch.cat([*(part[:-1] for part in odds), odds[-1][-1:]]), torch.cat(off)
 
-    def _refine(
-        self, odds: Tensor, region: tuple[list[int], list[int]], i: Tensor, j: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    def _refine(self, odds: Tensor, region: tuple[list[int], list[int]], i: Tensor, j: Tensor) -> tuple[Tensor, Tensor]:
         """Writes the log-odds at the samples within the cells i, j to those of the finer grid; returns the finer cells
         between which they may be wrong all the same."""
         logits, steps = self.logits, self.steps

@@ -17,6 +17,7 @@ from typing import TypeVar
 import torch
 
 _Part = TypeVar("_Part")
+_Result = TypeVar("_Result")
 
 
 def spread(work: Callable[[_Part], object], parts: Iterable[_Part]) -> None:
@@ -32,6 +33,13 @@ def spread(work: Callable[[_Part], object], parts: Iterable[_Part]) -> None:
     count = torch.get_num_threads()
     for _ in map(one, parts) if count == 1 else _pool(count).map(one, parts):
         pass
+
+
+def alone(work: Callable[[], _Result]) -> _Result:
+    """What ``work`` gives, done by one thread: for many small steps, in which several would wait for each other."""
+    results: list[_Result] = []
+    spread(lambda _: results.append(work()), [None])
+    return results[0]
 
 
 @cache
