@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from faceparse_core.rendering.threads import spread
+from faceparse_core.rendering.threads import alone, spread
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -52,7 +52,7 @@ def test_what_is_written_to_may_have_been_made_in_inference_mode(count):
     assert made.tolist() == list(range(8))
 
 
-def test_what_is_done_alone_gives_its_result_and_its_error():
-    assert rendering.alone(lambda: torch.get_num_threads()) == 1
+def test_what_is_done_alone_gives_its_result_and_its_error(count):
+    assert alone(torch.get_num_threads) == 1
     with pytest.raises(ValueError, match="wrong"):
-        rendering.alone(lambda: int("wrong"))
+        alone(lambda: int("wrong"))
