@@ -18,6 +18,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from functools import cache, cached_property
 from pathlib import Path
@@ -59,10 +60,12 @@ def main() -> None:
     arguments.add_argument("--only", nargs="+", choices=WORKS, default=WORKS, metavar="WORK", help=", ".join(WORKS))
     arguments.add_argument("--pairs", type=int, default=5, help="runs of each side")
     arguments.add_argument("--threads", type=int, default=torch.get_num_threads())
+    arguments.add_argument("--processor", action="store_true", help="its time, not the clock's; take one thread")
     arguments.add_argument("--data", type=Path, help="labelled portraits, for the agreement of bf16 with fp32")
     arguments.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     args = arguments.parse_args()
     torch.set_num_threads(args.threads)
+    timing.clock = time.process_time if args.processor else time.perf_counter
     figures = {"machine": _machine()}
     print(", ".join(f"{name} {value}" for name, value in figures["machine"].items()))
     with tempfile.TemporaryDirectory() as folder:
