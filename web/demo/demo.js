@@ -1,6 +1,7 @@
 // The page: takes pictures in, shows what the worker finds in them, hands files out.
 
 import { GROUPS, LABELS, startParser } from "../faceparse/client.js";
+import { editTools } from "./edit.js";
 
 const SAMPLE = "../vendor/closeup.jpg";
 const LONGEST = 1280; // longer side of what is shown, in pixels
@@ -32,6 +33,7 @@ let stream = null; // the camera's, while it runs
 let latest = 0; // number of the latest picture: older results are dropped
 let parsing = Promise.resolve(); // settled once the worker's picture is the one that is shown
 
+const wantedEdits = editTools($("edits"), draw);
 const parser = startEngine();
 buildTools();
 listen();
@@ -175,16 +177,18 @@ async function show({ width, height, preview, labels, times }, name) {
   parsed?.preview.close();
   parsed = { labels, preview, name, width: preview.width, height: preview.height, size: { width, height }, times };
   parsed.shares = counts.map((count) => count / labels.length);
-  for (const canvas of [$("picture"), $("overlay")])
+  for (const canvas of [$("picture"), $("overlay")]) {
+    // Another size, even the same one, wipes it: frames of the camera would flicker.
+    if (canvas.width === parsed.width && canvas.height === parsed.height) continue;
     Object.assign(canvas, { width: parsed.width, height: parsed.height });
+  }
   $("picture").getContext("2d", { willReadFrequently: true }).drawImage(preview, 0, 0);
   $("start").hidden = true;
   $("view").hidden = false;
   $("view").classList.toggle("live", stream !== null);
   $("tools").inert = false;
   $("size").textContent = `${width} × ${height}`;
-  $("facts").textContent =
-    `${width} × ${height} · parsed in ${seconds(times.total)} (the network ${seconds(times.run)})`;
+  $("facts").textContent = facts();
   $("facts").dataset.milliseconds = Math.round(times.total);
   for (const row of $("labels").children) {
     const share = parsed.shares[row.dataset.label];
@@ -201,23 +205,55 @@ async function show({ width, height, preview, labels, times }, name) {
   point(cross);
 }
 
+function facts() {
+  const { size, times } = parsed;
+  return `${size.width} × ${size.height} · parsed in ${seconds(times.total)} (the network ${seconds(times.run)})`;
+}
+
 /** Draws what is chosen, in the way that is chosen. */
 async function draw() {
   if (!parsed) return;
   const drawn = parsed;
   const view = viewName();
   $("strength-row").hidden = view !== "labels";
-  $("soft-row").hidden = view === "labels";
+  $("soft-row").hidden = view === "labels" || view === "edit";
+  $("edits").hidden = view !== "edit";
+  for (const choice of document.querySelectorAll(".choice")) choice.hidden = view === "edit";
+  $("downloads").querySelector("[data-file=edited]").hidden = view !== "edit";
+  for (const kind of ["mask", "cutout"]) $("downloads").querySelector(`[data-file=${kind}]`).hidden = view === "edit";
   if (view === "labels") {
     paint(labelPixels());
+  } else if (view === "edit") {
+    await drawEdited(drawn);
   } else {
     const { width, height } = parsed;
     const mask = await (await parser).mask([...chosen], { soft: $("soft").checked, width, height });
     if (parsed !== drawn || viewName() !== view) return;
     paint(view === "mask" ? maskPixels(mask) : cutOutPixels(mask));
   }
+  if (view !== "edit") $("facts").textContent = facts();
   $("view").classList.toggle("bare", view !== "labels");
   $("view").classList.toggle("cutout", view === "cutout");
+}
+
+let editing = false; // one at a time, the last one asked for at the end
+
+/** The picture with the edits; while one is drawn, those that a slider asks for meanwhile are one. */
+async function drawEdited(drawn) {
+  if (editing) return void (editing = "again");
+  try {
+    do {
+      editing = true;
+      const { pixels, time } = await (await parser).edit(wantedEdits(), drawn.width, drawn.height);
+      if (parsed !== drawn || viewName() !== "edit") break;
+      paint(pixels);
+      $("facts").textContent = `${facts()} · edited in ${seconds(time)}`;
+    } while (editing === "again");
+  } finally {
+    const again = editing === "again";
+    editing = false;
+    if (again) draw();
+  }
 }
 
 function paint(pixels) {
@@ -314,6 +350,7 @@ function light(label) {
 }
 
 function choose(ids) {
+  if (viewName() === "edit") return; // nobody would see it
   chosen = new Set(ids);
   for (const row of $("labels").children) row.querySelector("input").checked = chosen.has(Number(row.dataset.label));
   for (const chip of $("regions").children) {
@@ -368,7 +405,7 @@ async function download(kind, button) {
   const picture = parsed;
   busy(`Writing the ${button.textContent.toLowerCase()} …`);
   try {
-    const file = kind === "shown" ? await asShown() : await engine.png(kind, [...chosen], { soft: $("soft").checked });
+    const file = await fileOf(kind, engine);
     const base = picture.name.replace(/\.[a-z0-9]+$/i, "").replaceAll(" ", "_") || "picture";
     const link = document.createElement("a");
     link.href = URL.createObjectURL(file);
@@ -382,6 +419,12 @@ async function download(kind, button) {
     button.disabled = false;
     busy("");
   }
+}
+
+function fileOf(kind, engine) {
+  if (kind === "shown") return asShown();
+  if (kind === "edited") return engine.editedPng(wantedEdits());
+  return engine.png(kind, [...chosen], { soft: $("soft").checked });
 }
 
 function asShown() {
