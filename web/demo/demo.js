@@ -6,6 +6,7 @@ import { editTools } from "./edit.js";
 const SAMPLE = "../vendor/closeup.jpg";
 const LONGEST = 1280; // longer side of what is shown, in pixels
 const LONGEST_LIVE = 800;
+const LONGEST_EDITED = 480; // of the camera's frames, to keep up
 const STEP = 1 / 48; // of the picture, for the arrow keys
 const REGIONS = [
   "person",
@@ -143,7 +144,7 @@ async function startCamera() {
     await video.play();
     const engine = await parser;
     while (engine && stream === opened) {
-      await parse(engine, video, LONGEST_LIVE, "camera", number);
+      await parse(engine, video, viewName() === "edit" ? LONGEST_EDITED : LONGEST_LIVE, "camera", number);
       busy("");
     }
   } catch (error) {
@@ -224,7 +225,7 @@ async function draw() {
   if (view === "labels") {
     paint(labelPixels());
   } else if (view === "edit") {
-    await drawEdited(drawn);
+    await drawEdited();
   } else {
     const { width, height } = parsed;
     const mask = await (await parser).mask([...chosen], { soft: $("soft").checked, width, height });
@@ -236,24 +237,24 @@ async function draw() {
   $("view").classList.toggle("cutout", view === "cutout");
 }
 
-let editing = false; // one at a time, the last one asked for at the end
+let editing = null; // settled once the picture is drawn with what was asked for last
+let again = false;
 
-/** The picture with the edits; while one is drawn, those that a slider asks for meanwhile are one. */
-async function drawEdited(drawn) {
-  if (editing) return void (editing = "again");
-  try {
-    do {
-      editing = true;
-      const { pixels, time } = await (await parser).edit(wantedEdits(), drawn.width, drawn.height);
-      if (parsed !== drawn || viewName() !== "edit") break;
+/** The picture with the edits; while one is drawn, all that a slider asks for meanwhile is one more. */
+function drawEdited() {
+  again = true;
+  editing ??= (async () => {
+    const engine = await parser;
+    while (again && viewName() === "edit") {
+      again = false;
+      const drawn = parsed;
+      const { pixels, time } = await engine.edit(wantedEdits(), drawn.width, drawn.height);
+      if (parsed !== drawn || viewName() !== "edit") continue;
       paint(pixels);
       $("facts").textContent = `${facts()} · edited in ${seconds(time)}`;
-    } while (editing === "again");
-  } finally {
-    const again = editing === "again";
-    editing = false;
-    if (again) draw();
-  }
+    }
+  })().finally(() => (editing = null));
+  return editing;
 }
 
 function paint(pixels) {

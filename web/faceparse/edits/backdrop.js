@@ -7,6 +7,8 @@ const [CELLS, FINEST] = [5, 2.5];
 const BLURS = 3;
 const DEPTH = 6;
 const FALLOFF = 0.6;
+// Of each value of a mask how much of the background counts: what is only half of it has the person's colours in it.
+const BEYOND = Float64Array.from({ length: 256 }, (_, value) => (1 - value / 255) ** 4);
 
 /**
  * Blurs everything but the person (0 to 255) in the pixels (RGBA) of a picture; `radius` of the discs in percent of the
@@ -42,8 +44,7 @@ export function blurBackground(pixels, person, width, height, radius = 2) {
 function outOfFocus(pixels, person, width, height, size, factor) {
   const whole = grid(width, height, 4);
   for (let i = 0, at = 0; i < person.length; i++, at += 4) {
-    // What is only half background has the person's colours in it.
-    const weight = (1 - person[i] / 255) ** 4;
+    const weight = BEYOND[person[i]];
     if (!weight) continue;
     for (let channel = 0; channel < 3; channel++) {
       const value = pixels[at + channel] / 255;

@@ -107,12 +107,12 @@ export function* rowsOf(source, width, height, across, down) {
   }
 }
 
-/** The box about the cells that are not 0, with `margin` more, inside of the picture; null if there are none. */
-export function boxOf(mask, width, height, margin = 0) {
+/** The box about what is at least `least`, with `margin` more, inside of the picture; null if there is nothing. */
+export function boxOf(mask, width, height, margin = 0, least = 1) {
   let [left, top, right, bottom] = [width, height, -1, -1];
   for (let y = 0, at = 0; y < height; y++) {
     for (let x = 0; x < width; x++, at++) {
-      if (!mask[at]) continue;
+      if (!(mask[at] && mask[at] >= least)) continue;
       if (x < left) left = x;
       if (x > right) right = x;
       if (y < top) top = y;

@@ -93,6 +93,8 @@ function spreadOf({ pixels, mask }, { width, height }) {
   return { dark, middle, bright };
 }
 
+const reach = { hue: null, chromas: null }; // the greatest chroma of the last hue: every frame asks for the same
+
 /** For each of SHADES of lightness the new colour, 0 to 255. */
 function dye(colour, { middle, bright }) {
   let wanted = Math.min(Math.max(colour[0], DARKEST), LIGHTEST);
@@ -104,10 +106,13 @@ function dye(colour, { middle, bright }) {
   wanted = Math.min(wanted, Math.max(0.5, 0.99 - 0.5 * lighter * (bright - middle)));
   const hue = Math.atan2(colour[2], colour[1]);
   const [chroma, own] = [Math.hypot(colour[1], colour[2]), Math.min(Math.max(colour[0], 1e-3), 0.999)];
-  const chromas = Float32Array.from({ length: LEVELS }, (_, i) => {
+  if (reach.hue !== hue) {
+    Object.assign(reach, { hue, chromas: Float32Array.from({ length: LEVELS }, (_, i) => mostChroma(i / (LEVELS - 1), hue)) });
+  }
+  const chromas = reach.chromas.map((most, i) => {
     const level = i / (LEVELS - 1);
     const fading = Math.min(Math.max(Math.min(level / own, (1 - level) / (1 - own)), 0), 1) ** FADING;
-    return Math.min(chroma * fading, mostChroma(level, hue));
+    return Math.min(chroma * fading, most);
   });
   const table = new Float32Array(3 * SHADES);
   for (let i = 0; i < SHADES; i++) {

@@ -14,8 +14,8 @@ export function refine(pixels, mask, width, height, hair = false) {
   const { contrast, steeper, reach: farther } = hair ? HAIR : OBJECT;
   let most = 0;
   for (const value of mask) if (value > most) most = value;
-  const shown = boxOf(mask.map((value) => value >= most / 2 && value), width, height);
-  const result = mask.map((value) => Math.round(255 * decided(value / 255)));
+  const shown = boxOf(mask, width, height, 0, most / 2);
+  const result = mask.map((value) => DECIDED_BYTES[value]);
   if (!shown) return result;
   const reach = Math.max(1, (RADIUS / 100) * Math.sqrt(shown.width * shown.height) * farther);
   const factor = Math.max(1, Math.round(reach / WINDOW));
@@ -29,7 +29,7 @@ export function refine(pixels, mask, width, height, hair = false) {
   for (let y = 0, at = 0; y < box.height; y++) {
     for (let x = 0, from = (top + y) * width + left; x < box.width; x++, from++, at += 4) {
       for (let channel = 0; channel < 3; channel++) picture.values[at + channel] = pixels[4 * from + channel] / 255;
-      picture.values[at + 3] = hair ? mask[from] / 255 : decided(mask[from] / 255);
+      picture.values[at + 3] = hair ? mask[from] / 255 : DECIDED[mask[from]];
     }
   }
   const model = modelOf(averaged(picture, factor), window, contrast ** 2);
@@ -40,47 +40,54 @@ export function refine(pixels, mask, width, height, hair = false) {
       const { values } = picture;
       const line = row[5 * x] * values[at] + row[5 * x + 1] * values[at + 1] + row[5 * x + 2] * values[at + 2];
       const found = Math.min(Math.max((line + row[5 * x + 3] - 0.5) * steeper + 0.5, 0), 1);
-      const before = decided(mask[to] / 255);
+      const before = DECIDED[mask[to]];
       result[to] = Math.round(255 * (before + (found - before) * near));
     }
   }
   return result;
 }
 
-/** Nearer to 0 and 1: a wide soft edge says how unsure a network is, not what shines through. */
-function decided(value) {
-  const [inside, outside] = [value ** 4, (1 - value) ** 4];
-  return inside / (inside + outside);
-}
+// Of each value of a mask one nearer to 0 and 1: a wide soft edge says how unsure a network is, not what shines through.
+const DECIDED = Float64Array.from({ length: 256 }, (_, value) => value ** 4 / (value ** 4 + (255 - value) ** 4));
+const DECIDED_BYTES = Uint8Array.from(DECIDED, (value) => Math.round(255 * value));
 
 /** Of cells (colours and mask) the linear function of the colours that is the mask: slope, offset, and whether near. */
 function modelOf(cells, window, epsilon) {
   const { width, height, values } = cells;
   // Mean colours and mask, their products with each other.
   const products = grid(width, height, 13);
-  for (let i = 0; i < width * height; i++) {
-    const [r, g, b, a] = values.subarray(4 * i, 4 * i + 4);
-    products.values.set([r, g, b, a, r * a, g * a, b * a, r * r, r * g, r * b, g * g, g * b, b * b], 13 * i);
+  for (let i = 0, from = 0, to = 0; i < width * height; i++, from += 4, to += 13) {
+    for (let one = 0; one < 4; one++) products.values[to + one] = values[from + one];
+    for (let one = 0, at = to + 7; one < 3; one++) {
+      products.values[to + 4 + one] = values[from + one] * values[from + 3];
+      for (let other = one; other < 3; other++, at++) products.values[at] = values[from + one] * values[from + other];
+    }
   }
   const means = boxMean(products, window).values;
   const slopes = grid(width, height, 4);
   for (let i = 0; i < width * height; i++) {
-    const [r, g, b, a, ra, ga, ba, rr, rg, rb, gg, gb, bb] = means.subarray(13 * i, 13 * i + 13);
-    const [x, y, z] = [ra - r * a, ga - g * a, ba - b * a];
-    const [xx, xy, xz] = [rr - r * r + epsilon, rg - r * g, rb - r * b];
-    const [yy, yz, zz] = [gg - g * g + epsilon, gb - g * b, bb - b * b + epsilon];
+    const at = 13 * i;
+    const [r, g, b, a] = [means[at], means[at + 1], means[at + 2], means[at + 3]];
+    const [x, y, z] = [means[at + 4] - r * a, means[at + 5] - g * a, means[at + 6] - b * a];
+    const [xx, xy, xz] = [means[at + 7] - r * r + epsilon, means[at + 8] - r * g, means[at + 9] - r * b];
+    const [yy, yz, zz] = [means[at + 10] - g * g + epsilon, means[at + 11] - g * b, means[at + 12] - b * b + epsilon];
     // The inverse of the symmetric 3x3 matrix, by cofactors.
     const [c, d, e] = [yy * zz - yz * yz, yz * xz - xy * zz, xy * yz - yy * xz];
     const [f, h, k] = [xx * zz - xz * xz, xz * xy - xx * yz, xx * yy - xy * xy];
     const scale = 1 / (xx * c + xy * d + xz * e);
-    const slope = [(c * x + d * y + e * z) * scale, (d * x + f * y + h * z) * scale, (e * x + h * y + k * z) * scale];
-    slopes.values.set([...slope, a - slope[0] * r - slope[1] * g - slope[2] * b], 4 * i);
+    const red = (c * x + d * y + e * z) * scale;
+    const green = (d * x + f * y + h * z) * scale;
+    const blue = (e * x + h * y + k * z) * scale;
+    slopes.values[4 * i] = red;
+    slopes.values[4 * i + 1] = green;
+    slopes.values[4 * i + 2] = blue;
+    slopes.values[4 * i + 3] = a - red * r - green * g - blue * b;
   }
   const smooth = boxMean(slopes, window).values;
   const near = boxMean(bandOf(cells, window), 1).values;
   const model = grid(width, height, 5);
   for (let i = 0; i < width * height; i++) {
-    model.values.set(smooth.subarray(4 * i, 4 * i + 4), 5 * i);
+    for (let one = 0; one < 4; one++) model.values[5 * i + one] = smooth[4 * i + one];
     model.values[5 * i + 4] = near[i];
   }
   return model;

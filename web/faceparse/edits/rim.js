@@ -22,7 +22,8 @@ export class Rim {
     const share = grid(cells.width, cells.height);
     for (let i = 0; i < share.values.length; i++) {
       share.values[i] = cells.values[4 * i + 3];
-      const [within, beyond] = [share.values[i] ** 6, (1 - share.values[i]) ** 6];
+      const within = sixth(share.values[i]);
+      const beyond = sixth(1 - share.values[i]);
       sums.values[8 * i] = within;
       sums.values[8 * i + 1] = beyond;
       for (let channel = 0; channel < 3; channel++) {
@@ -36,59 +37,67 @@ export class Rim {
     const wide = enlarged(coarse, cells.width, cells.height);
     const near = boxMean(sums, NEAR);
     // The inside is told from far, since near the edge it is no longer pure; the outside is what is beside it.
-    this.inside = grid(cells.width, cells.height, 3);
-    this.outside = grid(cells.width, cells.height, 3);
-    this.whole = boxMean(share, RIM);
+    const whole = boxMean(share, RIM);
+    const { values } = grid(cells.width, cells.height, 7); // inside (3), outside (3), how much of what is near is inside
     for (let i = 0; i < share.values.length; i++) {
-      const out = near.values[8 * i + 1] + 1e-2 * wide.values[8 * i + 1] + 1e-9;
+      const within = wide.values[8 * i] + 1e-9;
+      const beyond = near.values[8 * i + 1] + 1e-2 * wide.values[8 * i + 1] + 1e-9;
       for (let channel = 0; channel < 3; channel++) {
-        this.inside.values[3 * i + channel] = wide.values[8 * i + 2 + channel] / (wide.values[8 * i] + 1e-9);
-        this.outside.values[3 * i + channel] =
-          (near.values[8 * i + 5 + channel] + 1e-2 * wide.values[8 * i + 5 + channel]) / out;
+        const at = 8 * i + 5 + channel;
+        values[7 * i + channel] = wide.values[at - 3] / within;
+        values[7 * i + 3 + channel] = (near.values[at] + 1e-2 * wide.values[at]) / beyond;
       }
+      values[7 * i + 6] = whole.values[i];
     }
+    Object.assign(this, { values, width: cells.width, cell: new Float64Array(7) });
     this.across = between(width, cells.width, this.factor);
     this.down = between(height, cells.height, this.factor);
   }
 
   /** Whether a pixel lies in the rim; `alpha`: the mask there, in 0..1. */
   mixed(alpha, x, y) {
-    const cell = Math.floor(y / this.factor) * this.whole.width + Math.floor(x / this.factor);
-    return alpha < 1 || this.whole.values[cell] < WHOLE;
+    const cell = Math.floor(y / this.factor) * this.width + Math.floor(x / this.factor);
+    return alpha < 1 || this.values[7 * cell + 6] < WHOLE;
   }
 
   /** Writes into `found` the colour of what is in the mask there, and its share: of a pixel of the rim, in 0..1. */
   part(pixel, alpha, x, y, found) {
-    const { across, down } = this;
-    const [left, right, up, low] = [across.first[x], across.second[x], down.first[y], down.second[y]];
-    const { width } = this.whole;
-    const [a, b, c, d] = [up * width + left, up * width + right, low * width + left, low * width + right];
-    const [right_, low_] = [across.share[x], down.share[y]];
-    const weights = [(1 - right_) * (1 - low_), right_ * (1 - low_), (1 - right_) * low_, right_ * low_];
-    const at = ({ values, channels }, channel) =>
-      weights[0] * values[a * channels + channel] +
-      weights[1] * values[b * channels + channel] +
-      weights[2] * values[c * channels + channel] +
-      weights[3] * values[d * channels + channel];
+    const { across, down, values } = this;
+    const upper = down.first[y] * this.width;
+    const lower = down.second[y] * this.width;
+    const a = (upper + across.first[x]) * 7;
+    const b = (upper + across.second[x]) * 7;
+    const c = (lower + across.first[x]) * 7;
+    const d = (lower + across.second[x]) * 7;
+    const low = down.share[y];
+    const right = across.share[x];
+    for (let i = 0; i < 7; i++) {
+      const top = values[a + i] + (values[b + i] - values[a + i]) * right;
+      this.cell[i] = top + (values[c + i] + (values[d + i] - values[c + i]) * right - top) * low;
+    }
     let [likeness, length] = [ALIKE, ALIKE];
-    const [inside, outside] = [[], []];
     for (let channel = 0; channel < 3; channel++) {
-      inside.push(at(this.inside, channel));
-      outside.push(at(this.outside, channel));
-      const way = inside[channel] - outside[channel];
-      likeness += (pixel[channel] - outside[channel]) * way;
+      const outside = this.cell[3 + channel];
+      const way = this.cell[channel] - outside;
+      likeness += (pixel[channel] - outside) * way;
       length += way * way;
     }
     const own = clamp((likeness / length) * (GENEROUS + TRUSTED * (1 - alpha)));
     // Half-way into the mask's neighbourhood the picture is trusted less and less, and the mask more.
-    const unsure = Math.sqrt(clamp((WHOLE - at(this.whole, 0)) / (WHOLE - 0.5)));
+    const unsure = Math.sqrt(clamp((WHOLE - this.cell[6]) / (WHOLE - 0.5)));
     const share = Math.min(alpha, 1 + (own - 1) * unsure);
     for (let channel = 0; channel < 3; channel++) {
-      const left_over = pixel[channel] - share * inside[channel] - (1 - share) * outside[channel];
-      found[channel] = clamp(share < 1 ? inside[channel] + share * left_over : pixel[channel]);
+      const inside = this.cell[channel];
+      const rest = pixel[channel] - share * inside - (1 - share) * this.cell[3 + channel];
+      found[channel] = share < 1 ? clamp(inside + share * rest) : pixel[channel];
     }
     found[3] = share;
   }
+}
+
+function sixth(value) {
+  const square = value * value;
+  return square * square * square;
 }
 
 function clamp(value) {
