@@ -61,7 +61,9 @@ def same(found: np.ndarray, expected: torch.Tensor, worst: float = 2, usual: flo
     return away.max() <= worst and away.mean() <= usual
 
 
-@pytest.mark.parametrize("region, colour, strength", [("hair", "#b5562b", 1), ("hair", "#e8dcc4", 0.6), ("lips", "#6e1436", 1)])
+@pytest.mark.parametrize(
+    "region, colour, strength", [("hair", "#b5562b", 1), ("hair", "#e8dcc4", 0.6), ("lips", "#6e1436", 1)]
+)
 def test_colours_are_pythons(page, picture, parsing, region, colour, strength):
     mask = as_bytes(parsing.mask(region, soft=True)[0])
     found = called(page, "recolour", "recolour", picture, mask, "pixels", "mask", 512, 512, colour, strength)
