@@ -93,12 +93,12 @@ def _recolour_one(image: Tensor, mask: Tensor, colours: tuple[Tensor, Tensor], s
     width = mask.shape[1]
 
     def change(part: slice) -> None:
-        where = mask[part].flatten().nonzero()[:, 0]
-        if not len(where):
+        down, across = mask[part].nonzero(as_tuple=True)
+        if not len(down):
             return
+        where, down = down * width + across, down + part.start
         # A copy even of a single row, which is written back.
         pixels, alpha = image[part].flatten(0, 1).clone(), mask[part].flatten().index_select(0, where)
-        down, across = where // width + part.start, where % width
         original = pixels.index_select(0, where)
         before = original
         # In the rim the inside alone is changed, and what shines through from behind is not.
