@@ -10,7 +10,7 @@ moved back by the pan: in a steady edit nothing moves.
 Flicker is the mean of the absolute second difference over time, within four pixels of the mask's edge. That of the edit
 is compared with that of the mask times the edit's contrast there: |edited - original| as it is within the mask beside
 (recolour), the most of it within four pixels (what follows labels; its mask is that of these labels, for what is tried
-on the face's), or |background - person|, told by the colours on either side.
+on the face's, for a hat the head's), or |background - person|, told by the colours on either side.
 """
 
 from __future__ import annotations
@@ -93,7 +93,8 @@ def _works(clean: Tensor, noisy: Tensor, parsing: Parsing) -> dict[str, tuple[Ca
     def wear(name: str) -> tuple[Callable, _Edit]:
         what = edits.piece(name)
         front = refined_mask(what.behind) if what.behind else None
-        return by_labels("face", lambda *given: edits.try_on(given[0], what, *given[1:], front=front)[0])
+        region = "head" if name == "hat" else "face"  # by whose edges it is laid on
+        return by_labels(region, lambda *given: edits.try_on(given[0], what, *given[1:], front=front)[0])
 
     def hide(way: str) -> tuple[Callable, _Edit]:
         return lambda: area, lambda: (edits.hide(clean, area, faces, way=way, labels=labels),)
