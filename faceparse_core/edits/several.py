@@ -48,10 +48,10 @@ class Changes:
 
     ``smooth`` 0..1: how much the skin is smoothed, and spots, shine and shadows under the eyes taken back. ``look``:
     everybody's make-up. The colour of each of ``PARTS``, and of the hair's ``tips``; these and the look are put on with
-    ``strength`` in 0..1. ``wear``: what everybody tries on, the later over the earlier. ``privacy``: one of
-    ``WAYS`` in which everybody's ``area`` (one of ``AREAS``) is hidden, but not that of the face to ``spare``:
-    "largest" or an index. ``background``: one of ``BACKGROUNDS``, a colour, or the path of a picture; ``radius`` of its blur in
-    percent of the longer side.
+    ``strength`` in 0..1. ``wear``: what everybody tries on, the later over the earlier. ``privacy``: one of ``WAYS`` in
+    which everybody's ``area`` (one of ``AREAS``) is hidden, but not that of the face to ``spare``: "largest" or an
+    index. ``background``: one of ``BACKGROUNDS``, a colour, or the path of a picture; ``radius`` of its blur in percent
+    of the longer side.
     """
 
     hair: str | None = None

@@ -22,8 +22,8 @@ _CUT = 0.12
 _PATIENCE = 5
 # Up to these a face has not moved: shares of the window's side, of its size, and degrees.
 _STILL, _SAME_SIZE, _SAME_TILT = 0.04, 0.06, 4.0
-# How much of a frame's box counts against those before: the least; more from this move on, in shares of the face's size,
-# and all of it from the second.
+# How much of a frame's box counts against those before: the least; more from this move on, in shares of the face's
+# size, and all of it from the second.
 _LEAST_OF_BOX, _MOVES, _LEAPS = 0.25, 0.05, 0.2
 # How much of a frame's logits counts against those before: the least, and from which change of the probabilities on
 # (0..1) more, until all of it does.
@@ -121,8 +121,8 @@ class Tracker:
             if t in seen:
                 track.sides = _held(track.sides, seen[t])
                 left, top, right, bottom = (round(side) for side in track.sides)
-                box = {"x": left, "y": top, "width": max(right - left, 1), "height": max(bottom - top, 1)}
-                track.face = replace(seen[t], index=track.face.index, **box)
+                wide, high = max(right - left, 1), max(bottom - top, 1)
+                track.face = replace(seen[t], index=track.face.index, x=left, y=top, width=wide, height=high)
                 track.window = _steady(track.window, framing(track.face))
         self._tracks = [track for track in self._tracks if track.missed <= _PATIENCE]
         for number, face in enumerate(faces):
