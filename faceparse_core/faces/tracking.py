@@ -22,6 +22,9 @@ _CUT = 0.12
 _PATIENCE = 5
 # Up to these a face has not moved: shares of the window's side, of its size, and degrees.
 _STILL, _SAME_SIZE, _SAME_TILT = 0.04, 0.06, 4.0
+# How much of a frame's box counts against those before: the least; more from this move on, in shares of the face's
+# size, and all of it from the second.
+_LEAST_OF_BOX, _MOVES, _LEAPS = 0.25, 0.05, 0.2
 # How much of a frame's logits counts against those before: the least, and from which change of the probabilities on
 # (0..1) more, until all of it does.
 _LEAST, _CHANGE, _NEW = 0.2, 0.35, 0.8
@@ -31,6 +34,7 @@ _LEAST, _CHANGE, _NEW = 0.2, 0.35, 0.8
 class _Track:
     face: Face
     window: Window
+    sides: tuple[float, float, float, float]  # left, top, right, bottom of its box, calmed by those before
     missed: int = 0
 
 
@@ -115,13 +119,16 @@ class Tracker:
         for t, track in enumerate(self._tracks):
             track.missed = 0 if t in seen else track.missed + 1
             if t in seen:
-                track.face = replace(seen[t], index=track.face.index)
+                track.sides = _held(track.sides, seen[t])
+                left, top, right, bottom = (round(side) for side in track.sides)
+                wide, high = max(right - left, 1), max(bottom - top, 1)
+                track.face = replace(seen[t], index=track.face.index, x=left, y=top, width=wide, height=high)
                 track.window = _steady(track.window, framing(track.face))
         self._tracks = [track for track in self._tracks if track.missed <= _PATIENCE]
         for number, face in enumerate(faces):
             if number not in taken:
                 face = replace(face, index=self._next)
-                self._tracks.append(_Track(face, framing(face)))
+                self._tracks.append(_Track(face, framing(face), _sides(face)))
                 self._next += 1
         self._tracks.sort(key=lambda track: track.face.index)
         return [track.face for track in self._tracks if not track.missed]
@@ -132,6 +139,19 @@ def _apart(a: Face, b: Face) -> float:
     size = max(a.height, b.height)
     away = math.hypot(a.x + a.width / 2 - b.x - b.width / 2, a.y + a.height / 2 - b.y - b.height / 2) / size
     return away + 0.5 * abs(math.log(a.height / b.height))
+
+
+def _sides(face: Face) -> tuple[float, float, float, float]:
+    return face.x, face.y, face.x + face.width, face.y + face.height
+
+
+def _held(before: tuple[float, float, float, float], face: Face) -> tuple[float, float, float, float]:
+    """The sides of a face's box, mixed with those before: the finder's are never quite the same twice."""
+    now = _sides(face)
+    moved = max(abs(a - b) for a, b in zip(now, before, strict=True)) / max(face.width, face.height)
+    share = _LEAST_OF_BOX + (1 - _LEAST_OF_BOX) * min(max((moved - _MOVES) / (_LEAPS - _MOVES), 0.0), 1.0)
+    left, top, right, bottom = (b + share * (a - b) for a, b in zip(now, before, strict=True))
+    return left, top, right, bottom
 
 
 def _steady(before: Window, now: Window) -> Window:
