@@ -197,8 +197,7 @@ class FaceParser:
 
     @cached_property
     def _finder(self) -> Finder:
-        # It is small, and boxes in 8 bits would be a few pixels off.
-        return Finder.bundled(self.device, "fp32" if self.precision == "bf16" else self.precision)
+        return Finder.bundled(self.device, self.precision)
 
     def _find(
         self, images: Sequence[Tensor], given: str | Sequence[Sequence[Face]], batch_size: int, told: _Progress

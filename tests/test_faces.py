@@ -129,7 +129,7 @@ class Everywhere(torch.nn.Module):
 
 
 def test_faces_are_found_whatever_network_parses_them(head, group, parsed):
-    others = {label: FaceParser(checkpoints.find("lite"), "cpu", "fp32", network=Everywhere(label))
+    others = {label: FaceParser(checkpoints.find("lite"), "cpu", network=Everywhere(label))
               for label in ("skin", "background")}  # fmt: skip
     assert others["skin"].parse(group).faces == parsed.faces
     assert torch.equal(others["skin"].parse(head).labels, others["skin"].parse(head, faces="image").labels)

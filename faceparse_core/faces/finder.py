@@ -63,10 +63,10 @@ class Found:
 
 
 class Finder:
-    """Finds the faces of pictures with a ``FinderNetwork`` that is ready on ``device`` in ``dtype``."""
+    """Finds the faces of pictures with a ``FinderNetwork`` that is ready on ``device``."""
 
-    def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32):
-        self.network, self.device, self.dtype = network, device, dtype
+    def __init__(self, network: nn.Module, device: torch.device):
+        self.network, self.device = network, device
 
     @staticmethod
     @functools.lru_cache(maxsize=4)
@@ -81,67 +81,74 @@ class Finder:
         """With weights of one's own training."""
         from safetensors.torch import load_file
 
-        network, dtype = FinderNetwork(), PRECISIONS[precision]
+        network = FinderNetwork()
         network.load_state_dict(load_file(weights))
-        network = placed(network.fold(), device, dtype)
-        return Finder(network.pack() if device.type == "cpu" else network, device, dtype)
+        network = placed(network.fold(), device)
+        if precision != "fp32":
+            network.narrow(PRECISIONS[precision])
+        return Finder(network.pack() if device.type == "cpu" else network, device)
 
     def find(self, images: Sequence[Tensor]) -> list[list[Face]]:
         """The faces of images, uint8 or float (0..1) [H, W, 3] each, the largest first; images of one size share
         batches."""
-        return [
-            arranged(self._upright(image, _faces(found, image.shape)), "size", 0)
-            for image, found in zip(images, self._found(images), strict=True)
-        ]
+        found = [_faces(found, image.shape) for image, found in zip(images, self._found(images), strict=True)]
+        places = [(n, face) for n, faces in enumerate(found) for face in faces]
+        upright = self._upright([images[n] for n, _ in places], [face for _, face in places])
+        faces: list[list[Face]] = [[] for _ in images]
+        for (n, _), face in zip(places, upright, strict=True):
+            if face:
+                faces[n].append(face)
+        return [arranged(one, "size", 0) for one in faces]
 
     def find_near(self, image: Tensor, faces: Sequence[Face]) -> list[Face | None]:
         """Each of these faces, whose places are known from elsewhere, as it is seen in an image, uint8 or float [H, W,
         3], there or nearby, with its index; None for what is not there."""
-        near = self._near(image, [replace(face, angle=0.0) for face in faces])
-        numbered = [replace(one, index=number) for number, one in enumerate(near) if one]
-        seen = {one.index: one for one in self._upright(image, numbered)}
-        return [
-            replace(seen[number], index=face.index) if number in seen else None for number, face in enumerate(faces)
-        ]
+        near = self._near([image] * len(faces), [replace(face, angle=0.0) for face in faces])
+        seen = [(face, one) for face, one in zip(faces, near, strict=True) if one]
+        upright = iter(self._upright([image] * len(seen), [replace(one, index=face.index) for face, one in seen]))
+        return [next(upright) if one else None for one in near]
 
-    def _near(self, image: Tensor, faces: Sequence[Face]) -> list[Face | None]:
-        """Each of these faces as it is seen in a window of its own, which is turned by its angle."""
+    def _near(self, images: Sequence[Tensor], faces: Sequence[Face]) -> list[Face | None]:
+        """Each of these faces, one of each image, as it is seen in a window of its own, which is turned by its
+        angle."""
         seen: list[Face | None] = []
         at_once = _PIXELS_AT_ONCE // _NEAR**2
         for start in range(0, len(faces), at_once):
-            some = faces[start : start + at_once]
-            windows = [replace(framing(face), angle=face.angle) for face in some]
-            pixels = torch.stack([self._normalised(cut(image, window, _NEAR, MEAN)) for window in windows])
-            for face, window, output in zip(some, windows, self._seen(pixels), strict=True):
+            some = list(zip(images, faces, strict=True))[start : start + at_once]
+            windows = [replace(framing(face), angle=face.angle) for _, face in some]
+            pixels = [cut(image, window, _NEAR, MEAN) for (image, _), window in zip(some, windows, strict=True)]
+            outputs = self._seen(torch.stack([self._normalised(one) for one in pixels]))
+            for (image, face), window, output in zip(some, windows, outputs, strict=True):
                 found = _placed(decoded(output, _FACE_NEAR), window, _NEAR)
                 near = [one for one in _faces(found, image.shape) if _overlap(one, face) > 0.3]
                 seen.append(max(near, key=lambda one: one.score * _overlap(one, face), default=None))  # noqa: B023
         return seen
 
-    def _upright(self, image: Tensor, faces: Sequence[Face]) -> list[Face]:
-        """The faces of an image with their tilt as it is seen when they are turned upright: most of what the network
-        learnt from stood so. Those that stand upright are as they were; what cannot be made out is left out."""
-        settled = self._decided(image, faces)
-        tilted = [n for n, face in enumerate(settled) if abs(face.angle) > _TILTED]
+    def _upright(self, images: Sequence[Tensor], faces: Sequence[Face]) -> list[Face | None]:
+        """These faces, one of each image, with their tilt as it is seen when they are turned upright: most of what the
+        network learnt from stood so. Those that stand upright are as they were; what cannot be made out is None."""
+        settled = self._decided(images, faces)
+        tilted = [n for n, face in enumerate(settled) if face and abs(face.angle) > _TILTED]
         for _ in range(_TURNS):
             left = []
-            for n, seen in zip(tilted, self._near(image, [settled[n] for n in tilted]), strict=True):
+            before = [face for n in tilted if (face := settled[n])]
+            near = self._near([images[n] for n in tilted], before)
+            for n, face, seen in zip(tilted, before, near, strict=True):
                 if seen is None:
                     continue
-                face = settled[n]
                 settled[n] = replace(seen, index=face.index, score=max(seen.score, face.score))
                 if abs(wrapped(seen.angle - face.angle)) > _LEFT:
                     left.append(n)
             tilted = left
         return settled
 
-    def _decided(self, image: Tensor, faces: Sequence[Face]) -> list[Face]:
+    def _decided(self, images: Sequence[Tensor], faces: Sequence[Face]) -> list[Face | None]:
         """These faces, those whose marks tell no tilt as they are seen in that of four turns in which they look most
         like a face that stands upright. What does in none is no face, unless it is a sure one, without a tilt."""
-        doubted = [face for face in faces if _span(face) < _SPANNED]
-        turned = [replace(face, angle=angle) for face in doubted for angle in _ANY]
-        guesses = iter(zip(turned, self._near(image, turned), strict=True))
-        decided = []
+        doubted = [(image, face) for image, face in zip(images, faces, strict=True) if _span(face) < _SPANNED]
+        turned = [replace(face, angle=angle) for _, face in doubted for angle in _ANY]
+        guesses = iter(zip(turned, self._near([image for image, _ in doubted for _ in _ANY], turned), strict=True))
+        decided: list[Face | None] = []
         for face in faces:
             if _span(face) >= _SPANNED:
                 decided.append(face)
@@ -154,8 +161,8 @@ class Finder:
             best = max(upright, key=lambda seen: seen.score * _span(seen), default=None)
             if best:
                 decided.append(replace(best, index=face.index, score=face.score))
-            elif face.score >= _PLAIN:
-                decided.append(replace(face, angle=0.0))
+            else:
+                decided.append(replace(face, angle=0.0) if face.score >= _PLAIN else None)
         return decided
 
     def _found(self, images: Sequence[Tensor]) -> list[Found]:
@@ -202,7 +209,7 @@ class Finder:
 
     @torch.inference_mode()
     def _seen(self, pixels: Tensor) -> Tensor:
-        return self.network(pixels.to(self.dtype, memory_format=torch.channels_last)).float().cpu()
+        return self.network(pixels.contiguous(memory_format=torch.channels_last)).cpu()
 
 
 def decoded(output: Tensor, least: float) -> Found:
