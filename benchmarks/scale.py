@@ -1,10 +1,12 @@
-"""Folders larger than one machine: ``python -m benchmarks.scale PICTURES [--only rates killed ray]``.
+"""Folders larger than one machine: ``python -m benchmarks.scale PICTURES [--only rates killed folder ray]``.
 
 PICTURES is a folder; of its pictures ``--count`` small ones are made (64 pixels, turned and mirrored), and parsed at a
 small resolution, so that what lies round the network is measured, not the network.
 
 - rates: processes on this machine against the engine in a loop, pictures a second.
 - killed: a run that is killed (-9) and started again until it ends; whether every picture is there once.
+- folder: ``faceparse PHOTOS``, killed (-9) in the middle and gone on with ``--skip-existing``: memory of the second run
+  after its first pictures and at most, whether a picture was done again or is missing.
 - ray: two nodes on this machine, as many actors as processes, one of them killed in the middle; whether the rows equal
   the local ones, and the rate of an undisturbed run over theirs.
 """
@@ -31,13 +33,14 @@ from faceparse_core.scale import batch, shards
 
 _ROOT = Path(__file__).parents[1]
 _SETTINGS = shards.Settings("lite", "cpu", resolution=96, faces="image")
+_WORKS = ("rates", "killed", "folder", "ray")
 _WORDS = ["--model", "lite", "--device", "cpu", "--resolution", "96", "--faces", "image"]
 
 
 def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m benchmarks.scale", description=__doc__)
     arguments.add_argument("pictures", type=Path, help="folder of pictures")
-    arguments.add_argument("--only", nargs="+", default=("rates", "killed", "ray"))
+    arguments.add_argument("--only", nargs="+", choices=_WORKS, default=_WORKS)
     arguments.add_argument("--count", type=int, default=5000)
     arguments.add_argument("--shard", type=int, default=100)
     arguments.add_argument("--workers", type=int, default=2)
@@ -45,7 +48,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), args)
         for name in args.only:
-            print(name, json.dumps(getattr(bench, name)(), indent=2), flush=True)
+            work = {"rates": bench.rates, "killed": bench.killed, "folder": bench.folder_run, "ray": bench.ray}[name]
+            print(name, json.dumps(work(), indent=2), flush=True)
 
 
 class Bench:
@@ -90,6 +94,40 @@ class Bench:
             kills += 1
         names = [row["path"] for row in _rows(out, ["path"])]
         return {"killed": kills, "exit code at last": running.returncode, **self._once(names)}
+
+    def folder_run(self) -> dict:
+        out = self.folder / "parsed"
+        command = [sys.executable, "-m", "faceparse_core", str(self.photos), "--out", str(out), *_WORDS]
+
+        def run(until: int) -> tuple[int, list[int]]:
+            """Exit code, and the memory (MB) at each second, of a run that is killed at so many results."""
+            running = subprocess.Popen([*command, "--skip-existing"], cwd=_ROOT, stdout=subprocess.DEVNULL)
+            memory: list[int] = []
+            while running.poll() is None:
+                memory.append(_resident(running.pid))
+                if len(list(out.glob("*.labels.png"))) >= until:
+                    running.kill()
+                    return running.wait(), memory
+                time.sleep(1)
+            return running.returncode, memory
+
+        run(self.args.count // 2)
+        done = {path: path.stat().st_mtime_ns for path in out.glob("*.labels.png")}
+        # Of a picture whose other results were not written when the run was killed, all are made again.
+        done = {
+            path: time
+            for path, time in done.items()
+            if path.with_name(path.name.replace("labels", "overlay")).is_file()
+        }
+        code, memory = run(self.args.count + 1)
+        names = [path.name for path in out.glob("*.labels.png")]
+        return {
+            "exit code": code,
+            "done before": len(done),
+            "of these done again": sum(path.stat().st_mtime_ns != time for path, time in done.items()),
+            "MB after 10 s, at most": [memory[min(10, len(memory) - 1)], max(memory)],
+            **self._once(names),
+        }
 
     def ray(self) -> dict:
         import ray
@@ -149,6 +187,15 @@ def _rate(work: batch.Work, workers: int) -> float:
     files = [shards.file_of(work.out, number) for number in work.left]
     written = sorted((file.stat().st_mtime, len(work.left[n])) for n, file in zip(work.left, files, strict=True))
     return sum(count for _, count in written[workers:]) / (written[-1][0] - written[workers - 1][0])
+
+
+def _resident(process: int) -> int:
+    """What a process holds in memory, in MB; 0 if it has ended."""
+    try:
+        pages = int(Path(f"/proc/{process}/statm").read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError, IndexError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") >> 20
 
 
 def _rows(out: Path, columns: list[str] | None = None) -> list[dict]:

@@ -914,7 +914,19 @@ def test_quantised_weights(tmp_path, tiny):
         checkpoints.load(checkpoints.find(folder))
 
 
-@pytest.mark.parametrize("header", [{"config": "{}x"}, {"config": '{"depth": 3}'}, {"config": '{"width": 64}'}, {}])
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"config": "{}x"},
+        {"config": '{"depth": 3}'},
+        {"config": '{"width": 64}'},
+        {"config": '{"blocks": [1, 0, 2, 4]}'},
+        {"config": '{"blocks": [1]}'},
+        {"config": '{"blocks": 3}'},
+        {"config": '{"blocks": "1024"}'},
+        {},
+    ],
+)
 def test_a_lite_file_that_contradicts_itself(tmp_path, lite_file, header):
     given = dict(reading.read_contents(lite_file).metadata)
     given = {**given, **header} if header else {key: text for key, text in given.items() if key != "config"}

@@ -15,7 +15,7 @@ from PIL import Image
 from faceparse_core import CheckpointError, FaceParser, checkpoints
 from faceparse_core.cli import main
 from faceparse_core.labels import LABELS
-from faceparse_core.models.lite import Lite
+from faceparse_core.models.lite import Lite, LiteConfig
 from faceparse_core.models.segformer import SegFormer, SegFormerConfig
 
 onnx = pytest.importorskip("onnx")
@@ -79,10 +79,11 @@ def initializer(file, name):
 # -------------------------------------------------------------------------------------------- the graphs
 
 
-@pytest.mark.parametrize("architecture", ["lite", "segformer"])
+@pytest.mark.parametrize("architecture", ["lite", "lite with blocks", "segformer"])
 @pytest.mark.parametrize("resolution", [None, 64])
 def test_the_graph_computes_the_network(architecture, resolution, segformer, tmp_path):
-    network = segformer if architecture == "segformer" else with_random_weights(Lite())
+    blocks = (1, 0, 2, 4) if architecture == "lite with blocks" else ()
+    network = segformer if architecture == "segformer" else with_random_weights(Lite(LiteConfig(blocks=blocks)))
     file = tmp_path / "model.onnx"
     graphs.build(network, resolution).write(file)
     for shape in [(2, 3, 64, 64)] if resolution else [(2, 3, 32, 96), (1, 3, 128, 64)]:

@@ -9,7 +9,7 @@ import torch
 
 from faceparse_core.devices import has_native
 from faceparse_core.models import cuda_graphs
-from faceparse_core.models.lite import Lite
+from faceparse_core.models.lite import Lite, LiteConfig
 from faceparse_core.models.packed import can_pack
 from faceparse_core.models.segformer import SIZES, SegFormer
 
@@ -23,10 +23,15 @@ def _moved_norms(network):
     return network
 
 
-@pytest.fixture(params=["lite", "b0"])
+@pytest.fixture(params=["lite", "lite with blocks", "b0"])
 def network(request):
     torch.manual_seed(3)
-    return _moved_norms(Lite() if request.param == "lite" else SegFormer(SIZES["b0"])).eval()
+    kinds = {
+        "lite": Lite,
+        "lite with blocks": lambda: Lite(LiteConfig(blocks=(1, 0, 2, 4))),
+        "b0": lambda: SegFormer(SIZES["b0"]),
+    }
+    return _moved_norms(kinds[request.param]()).eval()
 
 
 @pytest.mark.parametrize("shape", [(1, 3, 64, 64), (2, 3, 96, 160)])

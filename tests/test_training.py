@@ -180,6 +180,28 @@ def test_fine_tuning_starts_from_the_checkpoint(data, tmp_path):
         train(TrainConfig.for_architecture("segformer-b0", data=str(data), out=str(tmp_path / "x"), init=str(start)))
 
 
+def test_a_network_that_grows_begins_as_it_was_and_learns(data, tmp_path):
+    torch.manual_seed(2)
+    plain = Lite().eval()
+    with torch.no_grad():
+        pixels = torch.randn(1, 3, 64, 96)
+        grown = plain.grown((1, 0, 2, 4)).eval()
+        torch.testing.assert_close(grown(pixels), plain(pixels), rtol=0, atol=0)
+    with pytest.raises(ValueError, match="blocks already"):
+        grown.grown((1, 1, 1, 1))
+    with pytest.raises(ValueError, match="4 expansions from 0 to 8"):
+        plain.grown((1, 9, 0, 0))
+
+    start = checkpoints.save(plain, tmp_path / "start.safetensors")
+    out = train(config(data, tmp_path / "run", init=str(start), blocks=(1, 0, 2, 4), ema=0.5))
+    network = checkpoints.load(checkpoints.find(out), trainable=True)
+    assert network.config.blocks == (1, 0, 2, 4)
+    assert all(network.blocks[i].project.norm.weight.abs().max() > 0 for i in (0, 2, 3))
+    # What has them already goes on with them, whether they are asked for or not.
+    again = train(config(data, tmp_path / "again", init=str(out), steps=1))
+    assert checkpoints.load(checkpoints.find(again)).config.blocks == (1, 0, 2, 4)
+
+
 def test_segformer_trains_by_the_published_recipe(data, tmp_path):
     recipe = TrainConfig.for_architecture("segformer-b0", data="d", out="o")
     assert (recipe.learning_rate, recipe.warm_up, recipe.sizes) == (6e-5, 0.01, ((1.0, 512),))

@@ -303,11 +303,7 @@ def _lite(graph: Graph, network: Lite) -> None:
     taps = []
     for i, stage in enumerate(network.stages):
         for j, block in enumerate(cast(Iterable[InvertedResidual], stage)):
-            name = f"stages.{i}.{j}"
-            y = _conv_norm(graph, x, block.expand, f"{name}.expand") if isinstance(block.expand, ConvNorm) else x
-            y = _conv_norm(graph, y, block.depthwise, f"{name}.depthwise")
-            y = _conv_norm(graph, y, block.project, f"{name}.project")
-            x = graph.node("Add", x, y, name=name) if block.residual else y
+            x = _inverted_residual(graph, x, block, f"stages.{i}.{j}")
         if i in TAPS:
             taps.append(x)
     y = ""
@@ -318,7 +314,16 @@ def _lite(graph: Graph, network: Lite) -> None:
         smooth = cast(Smooth, network.smooth[i])
         y = _conv_norm(graph, merged, smooth.depthwise, f"smooth.{i}.depthwise")
         y = _conv_norm(graph, y, smooth.pointwise, f"smooth.{i}.pointwise")
+        if network.config.blocks and network.config.blocks[i]:
+            y = _inverted_residual(graph, y, cast(InvertedResidual, network.blocks[i]), f"blocks.{i}")
     graph.convolution(y, cast(nn.Conv2d, network.classifier), "classifier", output=OUTPUT)
+
+
+def _inverted_residual(graph: Graph, x: str, block: InvertedResidual, name: str) -> str:
+    y = _conv_norm(graph, x, block.expand, f"{name}.expand") if isinstance(block.expand, ConvNorm) else x
+    y = _conv_norm(graph, y, block.depthwise, f"{name}.depthwise")
+    y = _conv_norm(graph, y, block.project, f"{name}.project")
+    return graph.node("Add", x, y, name=name) if block.residual else y
 
 
 def _conv_norm(graph: Graph, x: str, module: ConvNorm, name: str) -> str:
