@@ -154,7 +154,9 @@ def train(config: TrainConfig) -> Path:
             checkpoints.save(run.average.applied_to(type(network)(network.config)), weights_path(config))
             saved = time.monotonic()
         if done or time.monotonic() - validated > config.validate_every:
-            score = validate(run.average.applied_to(type(network)(network.config)).to(device), validation, device, dtype)
+            score = validate(
+                run.average.applied_to(type(network)(network.config)).to(device), validation, device, dtype
+            )
             log.validated(step, score)
             tqdm.write(f"step {step + 1}: val mean F1 {score.mean_f1:.4f}, mean IoU {score.mean_iou:.4f}")
             validated = time.monotonic()
