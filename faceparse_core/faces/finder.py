@@ -40,7 +40,7 @@ _MOST = 400  # faces of one look
 # Where a face is known to be, the window around it is seen so large, and so little is enough.
 _NEAR, _FACE_NEAR = 192, 0.3
 # A face tilted by more than this, in degrees, is looked at again, turned upright, until hardly any tilt is left.
-_TILTED, _LEFT, _TURNS = 12.0, 3.0, 4
+_TILTED, _LEFT, _TURNS = 12.0, 6.0, 4
 # Marks that span less of a face's box tell nothing of its tilt: it may be any of these. Where they tell nothing in any
 # of them, it takes such a score for a face.
 _SPANNED, _ANY, _PLAIN = 0.07, (0.0, 90.0, 180.0, -90.0), 0.6

@@ -82,8 +82,9 @@ async function open(source, name) {
     const result = await parse(engine, source, LONGEST, name, number);
     if (number !== latest) return;
     const found = LABELS.filter((label) => label.id && parsed.shares[label.id] >= 0.0005);
+    const faces = result.faces.length > 1 ? `${result.faces.length} faces; ` : "";
     say(
-      `${name} parsed in ${seconds(result.times.total)}. ${found.length ? `Found: ${list(found)}.` : "No person was found."}`,
+      `${name} parsed in ${seconds(result.times.total)}. ${found.length ? `Found: ${faces}${list(found)}.` : "No person was found."}`,
     );
   } catch (error) {
     if (number === latest) problem(error.message);
@@ -169,7 +170,7 @@ function showSources() {
 
 // -------------------------------------------------------------------------------------------------------- the picture
 
-async function show({ width, height, preview, labels, times }, name) {
+async function show({ width, height, preview, labels, faces, times }, name) {
   const counts = new Array(LABELS.length).fill(0);
   for (const label of labels) counts[label]++;
   parsed?.preview.close();
@@ -183,8 +184,9 @@ async function show({ width, height, preview, labels, times }, name) {
   $("view").classList.toggle("live", stream !== null);
   $("tools").inert = false;
   $("size").textContent = `${width} × ${height}`;
+  const several = faces.length > 1 ? ` · ${faces.length} faces` : "";
   $("facts").textContent =
-    `${width} × ${height} · parsed in ${seconds(times.total)} (the network ${seconds(times.run)})`;
+    `${width} × ${height}${several} · parsed in ${seconds(times.total)} (the network ${seconds(times.run)})`;
   $("facts").dataset.milliseconds = Math.round(times.total);
   for (const row of $("labels").children) {
     const share = parsed.shares[row.dataset.label];
