@@ -22,6 +22,8 @@ _CUT = 0.12
 _PATIENCE = 5
 # Up to these a face has not moved: shares of the window's side, of its size, and degrees.
 _STILL, _SAME_SIZE, _SAME_TILT = 0.04, 0.06, 4.0
+# How far size and tilt of a face that has moved go from those before to those that it has.
+_SLOWLY = 0.4
 # How much of a frame's logits counts against those before: the least, and from which change of the probabilities on
 # (0..1) more, until all of it does.
 _LEAST, _CHANGE, _NEW = 0.2, 0.35, 0.8
@@ -29,7 +31,10 @@ _LEAST, _CHANGE, _NEW = 0.2, 0.35, 0.8
 
 @dataclass
 class _Track:
+    """A ``face`` as it was seen last, and what is said of it, which holds still: the face ``told``, its ``window``."""
+
     face: Face
+    told: Face
     window: Window
     missed: int = 0
 
@@ -116,15 +121,17 @@ class Tracker:
             track.missed = 0 if t in seen else track.missed + 1
             if t in seen:
                 track.face = replace(seen[t], index=track.face.index)
-                track.window = _steady(track.window, framing(track.face))
+                window = _steady(track.window, framing(track.face))
+                track.told = _told(track.face, track.told, moved=window is not track.window)
+                track.window = window
         self._tracks = [track for track in self._tracks if track.missed <= _PATIENCE]
         for number, face in enumerate(faces):
             if number not in taken:
                 face = replace(face, index=self._next)
-                self._tracks.append(_Track(face, framing(face)))
+                self._tracks.append(_Track(face, face, framing(face)))
                 self._next += 1
         self._tracks.sort(key=lambda track: track.face.index)
-        return [track.face for track in self._tracks if not track.missed]
+        return [track.told for track in self._tracks if not track.missed]
 
 
 def _apart(a: Face, b: Face) -> float:
@@ -140,9 +147,21 @@ def _steady(before: Window, now: Window) -> Window:
     moved = math.dist(before.centre, now.centre) / before.width
     if moved < _STILL and abs(math.log(now.width / before.width)) < _SAME_SIZE and abs(tilt) < _SAME_TILT:
         return before
-    side, angle = before.width + 0.4 * (now.width - before.width), before.angle + 0.4 * tilt
+    side, angle = before.width + _SLOWLY * (now.width - before.width), before.angle + _SLOWLY * tilt
     x, y = now.centre
     return Window(x - side / 2, y - side / 2, side, side, angle)
+
+
+def _told(now: Face, before: Face, moved: bool) -> Face:
+    """A face with the box and the tilt that it had before, where it has not ``moved``; else with those that it has, of
+    which size and tilt follow slowly."""
+    if not moved:
+        return replace(now, x=before.x, y=before.y, width=before.width, height=before.height, angle=before.angle)
+    width, height = (round(old + _SLOWLY * (new - old)) for old, new in (
+        (before.width, now.width), (before.height, now.height)))  # fmt: skip
+    x, y = now.x + (now.width - width) / 2, now.y + (now.height - height) / 2
+    angle = wrapped(before.angle + _SLOWLY * wrapped(now.angle - before.angle))
+    return replace(now, x=max(0, round(x)), y=max(0, round(y)), width=width, height=height, angle=round(angle, 1))
 
 
 def _calmed(now: Look, before: Look | None) -> Look:

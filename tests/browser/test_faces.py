@@ -31,7 +31,9 @@ def group() -> Image.Image:
     head = Image.open(SAMPLES / "portrait.jpg").crop((112, 4, 336, 228))
     wall = Image.new("RGB", (1000, 620), (120, 132, 140))
     for side, angle, place in ((400, 0, (20, 80)), (280, -40, (430, 40)), (150, 0, (830, 420)), (220, 180, (480, 390))):
-        turned = head.resize((side, side)).rotate(angle, Image.Resampling.BICUBIC, expand=True, fillcolor=(120, 132, 140))
+        turned = head.resize((side, side)).rotate(
+            angle, Image.Resampling.BICUBIC, expand=True, fillcolor=(120, 132, 140)
+        )
         wall.paste(turned, place)
     return wall
 

@@ -56,7 +56,7 @@ export class FaceParser {
   }
 
   async #start({ models, model, dtype }, device, best) {
-    const { AutoModel, AutoModelForSemanticSegmentation, env } = this.transformers;
+    const { AutoModelForSemanticSegmentation, PreTrainedModel, env } = this.transformers;
     env.allowRemoteModels = false;
     env.allowLocalModels = true;
     env.localModelPath = models;
@@ -67,7 +67,7 @@ export class FaceParser {
     // The finder is small, and in half precision its boxes would be pixels off.
     [this.network, this.finding] = await Promise.all([
       AutoModelForSemanticSegmentation.from_pretrained(model, { device, dtype: this.dtype }),
-      AutoModel.from_pretrained(FINDER, { device, dtype: "fp32" }),
+      PreTrainedModel.from_pretrained(FINDER, { device, dtype: "fp32" }),
     ]);
     this.finder = new Finder((input, width, height) => this.run(input, width, height, this.finding));
   }
