@@ -188,6 +188,10 @@ class FaceParser:
             # compose: whole images and windows into one picture of each
             for frame, its, size in zip(frames, seen, sizes[some], strict=True):
                 look, of_faces = _composed(frame, its, size)
+                # What turned out to be no face has no number.
+                shown = of_faces.faces if of_faces else ()
+                shown = tracker.numbered(frame, shown) if tracker else arranged(shown, "given", 0)
+                of_faces = of_faces and replace(of_faces, faces=tuple(shown))
                 looks.append(look)
                 details.append(of_faces)
         without = sum(one is not None and not one.faces for one in details)

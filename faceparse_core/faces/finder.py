@@ -31,8 +31,9 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "finder.safetensors"
 # smaller than that, it is enlarged a little.
 _GLANCE, _SECOND_PIXELS, _ENLARGED = 192, 768 * 576, 1.5
 _MULTIPLE = 32
-# From this score on something is a face; what is less may be one, and asks for a closer look.
-_FACE, _HINT = 0.45, 0.15
+# From this score on something is a face. What is less, but this much, is one if a look at it alone says so by this
+# score; what is still less asks for a closer look at the whole.
+_FACE, _DOUBTFUL, _CONFIRMED, _HINT = 0.45, 0.3, 0.45, 0.15
 # A face that fills its picture is at least so sure, and others beside it at most so likely.
 _FILLING, _BESIDE = 0.5, 0.3
 _LARGE = 110  # of a face in the second look, in pixels: from here on it is seen better in the first
@@ -92,13 +93,24 @@ class Finder:
         """The faces of images, uint8 or float (0..1) [H, W, 3] each, the largest first; images of one size share
         batches."""
         found = [_faces(found, image.shape) for image, found in zip(images, self._found(images), strict=True)]
-        places = [(n, face) for n, faces in enumerate(found) for face in faces]
+        places = self._believed(images, [(n, face) for n, faces in enumerate(found) for face in faces])
         upright = self._upright([images[n] for n, _ in places], [face for _, face in places])
         faces: list[list[Face]] = [[] for _ in images]
         for (n, _), face in zip(places, upright, strict=True):
             if face:
                 faces[n].append(face)
         return [arranged(one, "size", 0) for one in faces]
+
+    def _believed(self, images: Sequence[Tensor], places: list[tuple[int, Face]]) -> list[tuple[int, Face]]:
+        """The faces of images, whose numbers stand before them, without the doubtful ones that a look of their own does
+        not confirm."""
+        doubtful = [(n, face) for n, face in places if face.score < _FACE]
+        near = iter(self._near([images[n] for n, _ in doubtful], [face for _, face in doubtful]))
+        return [
+            (n, face)
+            for n, face in places
+            if face.score >= _FACE or ((seen := next(near)) and seen.score >= _CONFIRMED and _alike(seen, face))
+        ]
 
     def find_near(self, image: Tensor, faces: Sequence[Face]) -> list[Face | None]:
         """Each of these faces, whose places are known from elsewhere, as it is seen in an image, uint8 or float [H, W,
@@ -153,11 +165,7 @@ class Finder:
             if _span(face) >= _SPANNED:
                 decided.append(face)
                 continue
-            upright = [
-                seen
-                for turn, seen in itertools.islice(guesses, len(_ANY))
-                if seen and _span(seen) >= _SPANNED and abs(wrapped(seen.angle - turn.angle)) < 45
-            ]
+            upright = [seen for turn, seen in itertools.islice(guesses, len(_ANY)) if seen and _alike(seen, turn)]
             best = max(upright, key=lambda seen: seen.score * _span(seen), default=None)
             if best:
                 decided.append(replace(best, index=face.index, score=face.score))
@@ -171,10 +179,10 @@ class Finder:
         closer = [n for n, size in enumerate(sizes) if not _is_filled(found[n], size)]
         scales = [min(_ENLARGED, math.sqrt(_SECOND_PIXELS / (sizes[n][0] * sizes[n][1]))) for n in closer]
         closer = [(n, scale) for n, scale in zip(closer, scales, strict=True) if scale > 1.25 * _GLANCE / max(sizes[n])]
-        seen = self._looks([images[n] for n, _ in closer], [scale for _, scale in closer], _FACE)
+        seen = self._looks([images[n] for n, _ in closer], [scale for _, scale in closer], _DOUBTFUL)
         for (n, scale), more in zip(closer, seen, strict=True):
             found[n] = _together(found[n], more, scale)
-        return [one[one.scores >= _FACE] for one in found]
+        return [one[one.scores >= _DOUBTFUL] for one in found]
 
     def _looks(self, images: Sequence[Tensor], scales: Sequence[float], least: float) -> list[Found]:
         """What is found in images, each brought to a scale."""
@@ -307,6 +315,11 @@ def _span(face: Face) -> float:
     (ax, ay), (bx, by), _, (cx, cy), (dx, dy) = face.landmarks
     down_x, down_y = (cx + dx - ax - bx) / 2, (cy + dy - ay - by) / 2
     return ((bx - ax) * down_y - (by - ay) * down_x) / (face.width * face.height)
+
+
+def _alike(seen: Face, turned: Face) -> bool:
+    """Whether a face that was seen is turned as it was held to be."""
+    return _span(seen) >= _SPANNED and abs(wrapped(seen.angle - turned.angle)) < 45
 
 
 def _is_filled(found: Found, size: Sequence[int]) -> bool:

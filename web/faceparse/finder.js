@@ -9,7 +9,7 @@ const STD = [0.229, 0.224, 0.225];
 const STRIDE = 8; // pixels to a cell of the network's map
 const MULTIPLE = 32; // input sizes are multiples of it
 const [GLANCE, SECOND_PIXELS, ENLARGED] = [192, 768 * 576, 1.5]; // the two looks
-const [FACE, HINT] = [0.45, 0.15]; // scores
+const [FACE, DOUBTFUL, CONFIRMED, HINT] = [0.45, 0.3, 0.45, 0.15]; // scores
 const [FILLING, BESIDE] = [0.5, 0.3];
 const LARGE = 110; // of a face in the second look, in pixels: from here on it is seen better in the first
 const MOST = 400; // faces of one look
@@ -28,8 +28,13 @@ export class Finder {
 
   /** The faces of a picture, an ImageBitmap or a canvas, the largest first. */
   async find(picture) {
-    const found = facesOf(await this.#found(picture), picture);
-    const upright = await this.#upright(picture, found);
+    const believed = [];
+    for (const face of facesOf(await this.#found(picture), picture)) {
+      // What is doubtful is a face if a look at it alone says so.
+      const seen = face.score >= FACE ? null : await this.#near(picture, face);
+      if (face.score >= FACE || (seen?.score >= CONFIRMED && isAlike(seen, face))) believed.push(face);
+    }
+    const upright = await this.#upright(picture, believed);
     return upright
       .filter((face) => face !== null)
       .sort((a, b) => b.width * b.height - a.width * a.height)
@@ -42,10 +47,10 @@ export class Finder {
     const scale = Math.min(ENLARGED, Math.sqrt(SECOND_PIXELS / (picture.width * picture.height)));
     let found = coarse;
     if (!isFilled(coarse, picture) && scale > (1.25 * GLANCE) / longer) {
-      const fine = await this.#look(picture, scale, FACE);
+      const fine = await this.#look(picture, scale, DOUBTFUL);
       found = together(coarse, fine, scale);
     }
-    return found.filter((one) => one.score >= FACE);
+    return found.filter((one) => one.score >= DOUBTFUL);
   }
 
   /** What is found in a picture, brought to a scale. */
@@ -98,7 +103,7 @@ export class Finder {
     let best = null;
     for (const angle of ANY) {
       const seen = await this.#near(picture, { ...face, angle });
-      if (!seen || span(seen) < SPANNED || Math.abs(wrapped(seen.angle - angle)) >= 45) continue;
+      if (!seen || !isAlike(seen, { angle })) continue;
       if (!best || seen.score * span(seen) > best.score * span(best)) best = seen;
     }
     if (best) return { ...best, score: face.score };
@@ -196,6 +201,11 @@ function facesOf(found, { width, height }) {
     faces.push({ x, y, ...size, angle: Math.round(10 * tilt(marks)) / 10, score, landmarks: marks });
   }
   return faces;
+}
+
+/** Whether a face that was seen is turned as it was held to be. */
+function isAlike(seen, turned) {
+  return span(seen) >= SPANNED && Math.abs(wrapped(seen.angle - turned.angle)) < 45;
 }
 
 /** Whether one face fills a picture, of others there is hardly a hint, and nobody else is looked for. */

@@ -103,7 +103,7 @@ export class FaceParser {
     if (details.length) {
       const looks = details.map(({ look }) => look);
       rendering = new Scene(compose(whole, picture, looks), width, height);
-      rendering.faces = details.map(({ face }) => face);
+      rendering.faces = details.map(({ face }, index) => ({ ...face, index }));
     } else {
       rendering = new Rendering(whole.logits, [LABELS.length, whole.rows, whole.columns], frame.window, width, height);
       rendering.faces = found.length === 1 && fills(found[0], picture) && isShown(found[0], whole) ? found : [];
