@@ -16,9 +16,9 @@ from faceparse_core import FaceParser, checkpoints
 from faceparse_core.cli import main
 from faceparse_core.labels import NUM_LABELS
 from faceparse_core.models.hair import HairOutline, start_from
-from faceparse_core.models.lite import Lite
+from faceparse_core.models.lite import Lite, LiteConfig
 from faceparse_core.models.segformer import SIZES, SegFormer
-from faceparse_core.training import hair, running
+from faceparse_core.training import calibrate, hair, running
 from faceparse_core.training import train as training
 from faceparse_core.training.data import (
     NOT_HAIR,
@@ -200,6 +200,33 @@ def test_a_network_that_grows_begins_as_it_was_and_learns(data, tmp_path):
     # What has them already goes on with them, whether they are asked for or not.
     again = train(config(data, tmp_path / "again", init=str(out), steps=1))
     assert checkpoints.load(checkpoints.find(again)).config.blocks == (1, 0, 2, 4)
+
+
+def test_biases_are_moved_to_where_f1_is_highest(data, tmp_path):
+    generator = torch.Generator().manual_seed(4)
+    truth = torch.full((1, 128, 128), 13)
+    truth[0, :20], truth[0, 60:64, 60:64] = 0, 16
+    honest = torch.nn.functional.one_hot(truth, NUM_LABELS).float() + torch.randn(1, 128, 128, 19, generator=generator)
+    logits = honest.permute(0, 3, 1, 2) * 1.5
+    logits[:, 16] += 1.5  # a loss that wanted it found, whatever the price
+
+    def mean_f1(bias):
+        confusion = Confusion()
+        confusion.add(truth, (logits + bias[None, :, None, None]).argmax(1))
+        return confusion.mean_f1
+
+    untold = torch.full((1, 128), 255)
+    pictures = [(torch.cat([logits[0], logits[0][:, :1]], 1), torch.cat([truth[0], untold]).to(torch.uint8))]
+    bias = calibrate.fit(iter(pictures))
+    assert bias[0] == 0 and bias.abs().max() <= 2
+    assert bias[16] < -1 and mean_f1(bias) > mean_f1(torch.zeros(NUM_LABELS)) + 0.02
+
+    start = checkpoints.save(Lite(LiteConfig(blocks=(1, 0, 0, 0))), tmp_path / "a.safetensors", dtype=torch.float32)
+    out = calibrate.calibrate(str(data), str(start), str(tmp_path / "b.safetensors"), pictures=2, device="cpu")
+    a, b = (checkpoints.load(checkpoints.find(path), trainable=True).state_dict() for path in (start, out))
+    assert {k for k in a if not torch.allclose(a[k], b[k], atol=2e-3)} <= {"classifier.bias"}
+    with pytest.raises(ValueError, match="no lite checkpoint"):
+        calibrate.calibrate(str(data), str(checkpoints.save(SegFormer(SIZES["b0"]), tmp_path / "b0")), "x")
 
 
 def test_segformer_trains_by_the_published_recipe(data, tmp_path):

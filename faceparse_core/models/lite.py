@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import TypeVar, cast
 
 import torch.nn.functional as F
@@ -144,17 +145,19 @@ class Lite(nn.Module):
 
 
 def top_down(
-    taps: Sequence[Tensor], lateral: nn.ModuleList, smooth: nn.ModuleList, blocks: Sequence[nn.Module] = ()
+    taps: Sequence[Tensor], lateral: nn.ModuleList, smooth: nn.ModuleList, blocks: Iterable[nn.Module] = ()
 ) -> Tensor:
     """Taps of a body, the finest first, summed from coarse to fine: each brought to one width by its ``lateral``, each
     sum smoothed, and then through its block, if there are any. At the size of the finest."""
-    more = blocks or [nn.Identity()] * len(taps)
+    steps = list(zip_longest(taps, lateral, smooth, blocks))
     y = None
-    for tap, narrow, even, block in zip(*map(reversed, (taps, lateral, smooth, more)), strict=True):
+    for tap, narrow, even, block in reversed(steps):
         merged = narrow(tap)
         if y is not None:
             merged = merged + F.interpolate(y, size=merged.shape[-2:], mode="bilinear", align_corners=False)
-        y = block(even(merged))
+        y = even(merged)
+        if block is not None:
+            y = block(y)
     return cast(Tensor, y)
 
 

@@ -151,12 +151,10 @@ def train(config: TrainConfig) -> Path:
         done = step + 1 == config.steps
         if done or time.monotonic() - saved > config.save_every:
             run.save(step + 1)
-            checkpoints.save(run.average.applied_to(type(network)(network.config)), weights_path(config))
+            checkpoints.save(run.average.applied_to(_unfilled(network)), weights_path(config))
             saved = time.monotonic()
         if done or time.monotonic() - validated > config.validate_every:
-            score = validate(
-                run.average.applied_to(type(network)(network.config)).to(device), validation, device, dtype
-            )
+            score = validate(run.average.applied_to(_unfilled(network)).to(device), validation, device, dtype)
             log.validated(step, score)
             tqdm.write(f"step {step + 1}: val mean F1 {score.mean_f1:.4f}, mean IoU {score.mean_iou:.4f}")
             validated = time.monotonic()
@@ -229,6 +227,11 @@ def _network(config: TrainConfig) -> Lite | SegFormer:
         network.load_imagenet_encoder(_imagenet_weights())
         return network
     return SegFormer(SIZES[config.arch.split("-")[1]])
+
+
+def _unfilled(network: Lite | SegFormer) -> Lite | SegFormer:
+    """A network of the same shape, for other weights."""
+    return Lite(network.config) if isinstance(network, Lite) else SegFormer(network.config)
 
 
 def _imagenet_weights() -> dict[str, Tensor]:

@@ -126,7 +126,11 @@ def pictures(random: Random, folder: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Pillow warns of what it finds odd
         if random.random() < 0.2:
-            (picture,) = images.load(Image.open(io.BytesIO(data)) if random.random() < 0.3 else Image.open(file))
+            try:
+                opened = Image.open(io.BytesIO(data)) if random.random() < 0.3 else Image.open(file)
+            except Exception as error:  # what Pillow says to those who call it themselves is not ours
+                raise ValueError("not opened") from error
+            (picture,) = images.load(opened)
         else:
             (picture,) = images.load(file)
     require(picture.dtype == torch.uint8 and picture.shape[2] == 3 and min(picture.shape) > 0, "no picture came out")
