@@ -24,6 +24,7 @@ from faceparse_core.faces import (
     arranged,
     background,
     compose,
+    crop_faces,
     cut,
     fills,
     find_faces,
@@ -406,6 +407,16 @@ def tracked(quick, shaky) -> Parsing:
 def test_tracked_frames_hold_still(quick, shaky, tracked):
     assert flicker(tracked.labels) < 0.5 * flicker(quick.parse(shaky).labels)
     assert [[face.index for face in found] for found in tracked.faces] == [[0, 1, 2]] * 5
+
+
+def test_tracked_crops_hold_still(quick, shaky, tracked):
+    def steps(parsing: Parsing) -> float:
+        places = crop_faces(shaky, parsing, size=32)[2].places
+        where = [[(place.x, place.y) for place in places if place.image == frame] for frame in range(len(shaky))]
+        return float(np.mean([min(math.dist(at, was) for was in before)
+                              for before, now in itertools.pairwise(where) for at in now]))  # fmt: skip
+
+    assert steps(tracked) < 0.4 * steps(quick.parse(shaky))
 
 
 def test_a_face_keeps_its_index_and_others_get_new_ones(quick, head):
