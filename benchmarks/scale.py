@@ -6,7 +6,7 @@ small resolution, so that what lies round the network is measured, not the netwo
 - rates: processes on this machine against the engine in a loop, pictures a second.
 - killed: a run that is killed (-9) and started again until it ends; whether every picture is there once.
 - folder: ``faceparse PHOTOS``, killed (-9) in the middle and gone on with ``--skip-existing``: memory of the second run
-  after its first pictures and at most, whether a picture was done again or is missing.
+  in its second quarter and in its last, whether a picture was done again or is missing.
 - ray: two nodes on this machine, as many actors as processes, one of them killed in the middle; whether the rows equal
   the local ones, and the rate of an undisturbed run over theirs.
 """
@@ -125,7 +125,10 @@ class Bench:
             "exit code": code,
             "done before": len(done),
             "of these done again": sum(path.stat().st_mtime_ns != time for path, time in done.items()),
-            "MB after 10 s, at most": [memory[min(10, len(memory) - 1)], max(memory)],
+            "MB at most, second quarter and last": [
+                max(memory[len(memory) // 4 : len(memory) // 2]),
+                max(memory[-len(memory) // 4 :]),
+            ],
             **self._once(names),
         }
 
