@@ -188,12 +188,8 @@ class FaceParser:
             # compose: whole images and windows into one picture of each
             for frame, its, size in zip(frames, seen, sizes[some], strict=True):
                 look, of_faces = _composed(frame, its, size)
-                # What turned out to be no face has no number.
-                shown = of_faces.faces if of_faces else ()
-                shown = tracker.numbered(frame, shown) if tracker else arranged(shown, "given", 0)
-                of_faces = of_faces and replace(of_faces, faces=tuple(shown))
                 looks.append(look)
-                details.append(of_faces)
+                details.append(_numbered(frame, of_faces, tracker))
         without = sum(one is not None and not one.faces for one in details)
         if without:
             _log.info("no face in %d of %d images: what is seen in the whole picture stays", without, len(images))
@@ -335,6 +331,13 @@ def _composed(frame: Framed, seen: Seen, size: tuple[int, int]) -> tuple[Look, D
         return seen.whole, Details(tuple(faces))
     whole = Look(background(seen.whole.logits.device), seen.whole.window)
     return whole, Details(tuple(faces), compose(seen.whole, size, details, frame.others))
+
+
+def _numbered(frame: Framed, details: Details | None, tracker: Tracker | None) -> Details | None:
+    """What is kept of an image's faces with their numbers: what turned out to be no face has none."""
+    shown = details.faces if details else ()
+    numbered = tracker.numbered(frame, shown) if tracker else arranged(shown, "given", 0)
+    return details and replace(details, faces=tuple(numbered))
 
 
 class _Progress:
