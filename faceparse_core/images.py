@@ -78,6 +78,11 @@ def decoded(data: bytes, name: str = "the picture", *, most_pixels: int | None =
     more than these are refused before anything is decoded. Raises ValueError, with ``name``, for all that is no such
     picture.
     """
+    return _pixels(opened(data, name, most_pixels=most_pixels), name)
+
+
+def opened(data: bytes, name: str = "the picture", *, most_pixels: int | None = None) -> Image.Image:
+    """As ``decoded``, a PIL picture in its own mode: with its transparency."""
     kinds = ", ".join(FROM_STRANGERS)
     return _opened(io.BytesIO(data), name, f"{name} is no picture: {kinds} are read", FROM_STRANGERS, most_pixels)
 
@@ -261,7 +266,7 @@ def _read_file(path: Path) -> Tensor:
         raise FileNotFoundError(f"there is no file {said(path)}")
     if not os.path.isfile(path):
         raise ValueError(f"{path} is no file: pipes and devices are not read")  # they may never end
-    return _opened(path, str(path), f"{path} is not a picture that Pillow can read")
+    return _pixels(_opened(path, str(path), f"{path} is not a picture that Pillow can read"), str(path))
 
 
 def _opened(
@@ -270,8 +275,8 @@ def _opened(
     not_known: str,
     formats: tuple[str, ...] | None = None,
     most_pixels: int | None = None,
-) -> Tensor:
-    """The pixels of a picture in a file; ``not_known`` is what is said if it is of none of the formats."""
+) -> Image.Image:
+    """The decoded, upright picture in a file; ``not_known`` is what is said if it is of none of the formats."""
     try:
         with explained(f"{name} cannot be decoded"), Image.open(file, formats=formats) as picture:
             too_large = most_pixels is not None and picture.width * picture.height > most_pixels
@@ -284,7 +289,7 @@ def _opened(
         raise
     if too_large:
         raise ValueError(f"{name} is too large: {size}, and at most {most_pixels:,} pixels are taken")
-    return _pixels(picture, name)
+    return picture
 
 
 def _upright(picture: Image.Image) -> Image.Image:

@@ -31,6 +31,7 @@ from faceparse_core.faces import (
     framing,
     from_boxes,
 )
+from faceparse_core.faces.frames import Found
 from faceparse_core.faces.windows import connected, padded
 from faceparse_core.labels import NUM_LABELS, region_ids
 from faceparse_core.parsing import Details, Parsing
@@ -417,6 +418,25 @@ def test_tracked_crops_hold_still(quick, shaky, tracked):
                               for before, now in itertools.pairwise(where) for at in now]))  # fmt: skip
 
     assert steps(tracked) < 0.4 * steps(quick.parse(shaky))
+
+
+def test_boxes_of_tracked_faces_hold_still_and_follow():
+    """What the finder says is never quite the same twice; a face that goes is followed at once."""
+    rng = np.random.default_rng(1)
+    frame = torch.zeros(400, 600, 3, dtype=torch.uint8)
+    noisy = [Face(0, *(np.array([100, 120, 150, 200]) + rng.integers(-6, 7, 4))) for _ in range(30)]
+    tracker = Tracker()
+
+    def followed(faces: list[Face]) -> np.ndarray:
+        found = [Found([face]) for face in faces]
+        return np.array([one.faces[0].box for one in tracker.follow([frame] * len(faces), found)])
+
+    boxes = followed(noisy)
+    steps = np.abs(np.diff([face.box for face in noisy], axis=0)).mean()
+    assert np.abs(np.diff(boxes, axis=0)).mean() < 0.35 * steps
+    assert np.abs(boxes[8:].mean(0) - (100, 120, 150, 200)).max() < 3
+    (leapt,) = followed([Face(0, 180, 120, 150, 200)])
+    assert abs(leapt[0] - 180) <= 1
 
 
 def test_a_face_keeps_its_index_and_others_get_new_ones(quick, head):

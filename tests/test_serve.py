@@ -170,6 +170,59 @@ def test_edits(client, parser):
     assert blurred.shape == (112, 112, 3) and (blurred != image.numpy()).any()
 
 
+def own_glasses() -> bytes:
+    """A picture to wear: two green bars."""
+    bars = np.zeros((40, 120, 4), np.uint8)
+    bars[5:35, 5:50] = bars[5:35, 70:115] = (0, 200, 0, 255)
+    file = io.BytesIO()
+    Image.fromarray(bars).save(file, format="PNG")
+    return file.getvalue()
+
+
+def test_glasses_are_tried_on_by_name_and_from_a_picture(client, parser):
+    portrait = base64.b64decode(small_portrait())
+    before = pixels(portrait).astype(int)
+    eyes = parser.parse(torch.from_numpy(pixels(portrait).copy())).mask("eyes")[0].bool().numpy()
+
+    def answered(**request) -> np.ndarray:
+        response = client.post("/v1/edit", **request)
+        assert response.status_code == 200, response.text
+        return pixels(response.content).astype(int)
+
+    worn = answered(files={"image": portrait}, data={"wear": "sun-glasses"})
+    assert (before - worn)[eyes].mean() > 20 and np.array_equal(worn[-8:], before[-8:])
+    both = answered(files={"image": portrait}, data={"wear": ["sun-glasses", "hat"]})
+    assert np.abs(both - worn)[:30].mean() > 5 and np.array_equal(both[eyes], worn[eyes])
+    own = answered(files=[("image", ("a.jpg", portrait)), ("wear", ("b.png", own_glasses()))])
+    assert own[eyes][:, 1].mean() > 150 > 60 > own[eyes][:, 0].mean()
+    picture = {"image": base64.b64encode(own_glasses()).decode()}
+    in_json = {"image": base64.b64encode(portrait).decode(), "wear": [picture]}
+    assert np.array_equal(answered(json=in_json), own)
+    as_hat = answered(json={**in_json, "like": "hat"})
+    assert np.array_equal(as_hat[eyes], before[eyes]) and (as_hat != before).any()
+
+
+def test_faces_are_hidden_and_one_is_spared(client, parser):
+    portrait = pixels(base64.b64decode(small_portrait()))
+    file = io.BytesIO()
+    Image.fromarray(np.hstack([portrait, portrait])).save(file, format="PNG")
+    two = pixels(file.getvalue()).astype(int)
+    assert len(parser.parse(torch.from_numpy(two).byte()).faces[0]) == 2
+
+    def hidden(**asked: str) -> tuple[float, float]:
+        """How much of the left and of the right half is changed."""
+        response = client.post("/v1/edit", files={"image": file.getvalue()}, data=asked)
+        assert response.status_code == 200, response.text
+        changed = (pixels(response.content) != two).any(2)
+        return changed[:, :112].mean(), changed[:, 112:].mean()
+
+    left, right = hidden(privacy="pixelate")
+    assert left > 0.1 and right > 0.1
+    assert sorted(side > 0.1 for side in hidden(privacy="average-face", spare="0")) == [False, True]
+    assert max(hidden(privacy="solid", area="eyes")) < min(left, right) / 1.5
+    assert min(hidden(privacy="blur", area="all-but-the-face")) > 0.3
+
+
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
@@ -186,12 +239,42 @@ def test_edits(client, parser):
         ({"hair": "gold", "strength": "much"}, "strength must be"),
         ({"hair": ["gold"]}, "hair must be a colour"),
         ({"nose": "gold"}, "there is no nose to change"),
+        ({"wear": "crown"}, "wear must be one of round-glasses, sun-glasses"),
+        ({"wear": "/etc/passwd"}, "wear must be one of"),
+        ({"wear": "https://example.org/hat.png"}, "wear must be one of"),
+        ({"wear": {"image": "samples/portrait.jpg"}}, "the image of wear is no base64"),
+        ({"wear": {"file": "hat.png"}}, "wear must be one of"),
+        ({"wear": ["hat"] * 9}, "too many"),
+        ({"wear": "hat", "like": "crown"}, "like must be one of"),
+        ({"like": "hat", "hair": "gold"}, "send both"),
+        ({"privacy": "nothing"}, "privacy must be one of pixelate, blur, solid, average-face"),
+        ({"privacy": "blur", "area": "nose"}, "area must be one of face, eyes"),
+        ({"hair": "gold", "area": "eyes"}, "send both"),
+        ({"privacy": "blur", "spare": "all"}, "without it all are hidden"),
+        ({"privacy": "blur", "spare": "nobody"}, "spare must be 'all', 'largest'"),
         ({"hair": "gold", "images": ["AAAA", "AAAA"]}, "too many"),
     ],
 )
 def test_bad_edits_get_a_sentence(client, asked, said):
     response = client.post("/v1/edit", json={"images": ["AAAA"], **asked})
     assert response.status_code == 400 and said in response.json()["error"], response.text
+
+
+def test_what_cannot_be_worn_gets_a_sentence(client, jpeg):
+    portrait = base64.b64decode(small_portrait())
+    wall = io.BytesIO()
+    Image.new("RGB", (64, 64), "grey").save(wall, format="PNG")
+
+    def refused(image: bytes, wear: bytes | None = None) -> str:
+        files = [("image", ("a.png", image)), *([("wear", ("b.png", wear))] if wear is not None else [])]
+        response = client.post("/v1/edit", files=files, data={} if wear is not None else {"wear": "hat"})
+        assert response.status_code == 400, response.text
+        return response.json()["error"]
+
+    assert "must be partly transparent" in refused(portrait, jpeg)
+    assert "the picture to wear is no picture" in refused(portrait, b"<svg/>")
+    assert "the picture to wear is too large" in refused(portrait, big_png())
+    assert "there is no face" in refused(wall.getvalue())
 
 
 # ---------------------------------------------------------------------------------------------- what is refused

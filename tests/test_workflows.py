@@ -34,7 +34,7 @@ def read(name: str) -> dict:
 
 
 def test_every_graph_has_its_api_format_and_its_picture():
-    assert len(GRAPHS) == 13
+    assert len(GRAPHS) == 15
     assert sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json")) == GRAPHS
     for name in GRAPHS:
         with Image.open(PACK / "workflows" / f"{name}.jpg") as picture:
@@ -474,7 +474,7 @@ def test_a_graph_of_the_editor_and_an_unknown_name_are_explained(host, runner, c
     assert "Export (API)" in capsys.readouterr().err
     assert runner.main(["hairmask", "--server", host.url]) == 1
     assert (
-        "There are: background_removed, crop_edit_paste, group_photo, hair_cut_out, hair_mask"
+        "There are: background_removed, crop_edit_paste, face_figures, group_photo, hair_cut_out"
         in capsys.readouterr().err
     )
 

@@ -34,6 +34,7 @@ examples:
   faceparse edit portrait.jpg --wear hat --wear sun-glasses            drawings that come with it, on every face
   faceparse edit portrait.jpg --wear mine.png --wear hat=top-hat.png   your own glasses, and a hat of your own
   faceparse edit group.jpg --privacy pixelate -o nobody.png            every face that is found, hidden
+  faceparse edit group.jpg --privacy blur --spare largest              … all but one
   faceparse edit portraits/ --background white --out edited/           every picture of a folder
 
 colours:
@@ -87,6 +88,9 @@ def edit(argv: list[str]) -> int:
         help="what --privacy hides (face)",
     )
     parser.add_argument(
+        "--spare", type=_whose, metavar="FACE", help="whose face --privacy leaves alone: largest, or an index"
+    )
+    parser.add_argument(
         "--background",
         type=_background,
         metavar="WHAT",
@@ -105,6 +109,8 @@ def edit(argv: list[str]) -> int:
         parser.error("nothing is to be changed: say what, for example --hair '#7a1f2b' or --background blur")
     if args.area and not args.privacy:
         parser.error("--area is what --privacy hides: give both")
+    if args.spare is not None and not args.privacy:
+        parser.error("--spare is whom --privacy leaves alone: give both")
     if args.tips and not args.hair:
         parser.error("--tips is the second colour of --hair: give both")
     try:
@@ -136,6 +142,7 @@ def _edit_files(args: argparse.Namespace, inputs: list[Path], file: Path | None)
         wear=args.wear,
         privacy=args.privacy and args.privacy.replace("-", " "),
         area=(args.area or "face").replace("-", " "),
+        spare=args.spare,
         background=args.background,
         radius=args.radius,
     )
@@ -168,6 +175,15 @@ def _colour(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
+
+
+def _whose(text: str) -> int | str:
+    """``--spare``: largest, or an index."""
+    if text == "largest":
+        return text
+    if not (text.isascii() and text.isdecimal()):
+        raise argparse.ArgumentTypeError(f"{text!r} is neither 'largest' nor an index from 0 on")
+    return int(text)
 
 
 def _look(text: str) -> Look:

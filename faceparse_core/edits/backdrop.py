@@ -138,13 +138,13 @@ def _lay(image: Tensor, person: Tensor, behind: Callable[[slice], Tensor]) -> No
         pixels = image[rows]
         new = behind(rows).expand_as(pixels)
         found = torch.where((alpha > 0)[..., None], pixels, new)
-        soft = ((alpha > 0) & (alpha < 1)).flatten().nonzero()[:, 0]
-        if edge is not None and len(soft):
+        down, across = ((alpha > 0) & (alpha < 1)).nonzero(as_tuple=True)
+        if edge is not None and len(down):
             # In the soft edge the image is a mixture; the person's own colours are laid over the new background.
-            own, share = edge.parted(
-                pixels.reshape(-1, 3)[soft], alpha.flatten()[soft], soft // width + rows.start, soft % width
-            )
-            found.view(-1, 3)[soft] = torch.lerp(new.reshape(-1, 3)[soft], own, share[:, None])
+            soft = down * width + across
+            mixture, much = pixels.reshape(-1, 3).index_select(0, soft), alpha.flatten().index_select(0, soft)
+            own, share = edge.parted(mixture, much, down + rows.start, across)
+            found.view(-1, 3).index_copy_(0, soft, torch.lerp(new[down, across], own, share[:, None]))
         image[rows] = found
 
     spread(lay, row_bands(person.shape, 64))

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from faceparse_core import images as pictures
@@ -25,7 +26,11 @@ def changed(
     written into each of them. ``progress(done, total)`` is called after every one."""
     result = pictures.empty(len(frames), *masks[0].shape, 3)
     for number, (image, mask) in enumerate(zip(frames, masks, strict=True)):
-        result[number] = pictures.as_float(image.cpu())
+        given = image.cpu()
+        if given.dtype == torch.uint8:
+            torch.div(given, 255, out=result[number])  # without a copy in between
+        else:
+            result[number] = given
         change(result[number], mask, number)
         if progress:
             progress(number + 1, len(frames))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -17,8 +16,8 @@ from faceparse_core.images import Images
 from faceparse_core.masks.reduced import box_of, pairs
 from faceparse_core.rendering import row_bands, spread
 
-# The quarter steps of chroma and lightness that are worked out once: rows of the gradient, steps of lightness.
-_STEPS, _LEVELS = 33, 512
+# New colours are worked out once for so many lightnesses, their chroma for fewer, at so many steps of the gradient.
+_SHADES, _LEVELS, _STEPS = 2048, 512, 33
 # What is dyed black is not without light, nor is what is bleached nothing but light.
 _DARKEST, _LIGHTEST = 0.16, 0.90
 # How contrast grows with lightness, by the power of its ratio: between moving (0) and multiplying (1); and at most.
@@ -87,43 +86,50 @@ def recolour(
 
 def _recolour_one(image: Tensor, mask: Tensor, colours: tuple[Tensor, Tensor], strength: float, light: float) -> None:
     """Changes an image [H, W, 3] where its mask [H, W] is."""
-    dye = _dye(*colours, *_spread(image, mask), light)
-    gradient = _gradient(mask)
+    one = torch.equal(*colours)
+    dyed = _dyed(*colours, *_spread(image, mask), light, 1 if one else _STEPS)
+    gradient = None if one else _gradient(mask) * _SHADES
     edge = rim(image, mask)
     width = mask.shape[1]
 
     def change(part: slice) -> None:
-        where = mask[part].flatten().nonzero()[:, 0]
-        if not len(where):
+        down, across = mask[part].nonzero(as_tuple=True)
+        if not len(down):
             return
+        where, down = down * width + across, down + part.start
         # A copy even of a single row, which is written back.
-        pixels, alpha = image[part].flatten(0, 1).clone(), mask[part].flatten()[where]
-        down, across = where // width + part.start, where % width
-        before = pixels[where]
+        pixels, alpha = image[part].flatten(0, 1).clone(), mask[part].flatten().index_select(0, where)
+        original = pixels.index_select(0, where)
+        before = original
         # In the rim the inside alone is changed, and what shines through from behind is not.
         mixed = edge.mixed(alpha, down, across)
         if len(mixed):
-            before[mixed], alpha[mixed] = edge.parted(before[mixed], alpha[mixed], down[mixed], across[mixed])
-        change = dye(before, gradient[down]).sub_(before).mul_(alpha[:, None] * strength)
-        pixels[where] = change.add_(pixels[where]).clamp_(0, 1)
+            own, share = edge.parted(*(one.index_select(0, mixed) for one in (before, alpha, down, across)))
+            before = original.index_copy(0, mixed, own)
+            alpha.index_copy_(0, mixed, share)
+        shade = lightness(before).mul_(_SHADES - 1).round_().long().clamp_(0, _SHADES - 1)
+        if gradient is not None:
+            shade += gradient.index_select(0, down)
+        change = dyed.index_select(0, shade).sub_(before).mul_(alpha.mul_(strength)[:, None])
+        pixels.index_copy_(0, where, change.add_(original).clamp_(0, 1))
         image[part] = pixels.view(image[part].shape)
 
     spread(change, row_bands(mask.shape, 64))
 
 
-def _spread(image: Tensor, mask: Tensor) -> tuple[float, float, float]:
-    """The median lightness of what is in the mask, and that of its darker and lighter end."""
+def _spread(image: Tensor, mask: Tensor) -> tuple[float, float]:
+    """The median lightness of what is in the mask, and that of its lighter end."""
     step = max(1, math.isqrt(mask.numel() // _SAMPLE))
     sample, weight = image[::step, ::step].reshape(-1, 3), mask[::step, ::step].flatten()
     inside = weight >= min(0.9, float(weight.max()))
-    shades = _shades(sample[inside] if inside.any() else image[mask > 0])
-    dark, middle, bright = torch.quantile(shades, torch.tensor([0.05, 0.5, 0.95])).tolist()
-    return middle, dark, bright
+    shades = _flattened(lightness(sample[inside] if inside.any() else image[mask > 0]))
+    middle, bright = torch.quantile(shades, torch.tensor([0.5, 0.95])).tolist()
+    return middle, bright
 
 
-def _shades(pixels: Tensor) -> Tensor:
-    """The lightness of pixels [N, 3], [N]; near black, where it is noise and blocks of JPEG, flattened."""
-    return lightness(pixels).square_().add_(_NOISE**2).sqrt_()
+def _flattened(light: Tensor) -> Tensor:
+    """Lightness, near black, where it is noise and blocks of JPEG, flattened."""
+    return light.square().add_(_NOISE**2).sqrt_()
 
 
 def _gradient(mask: Tensor) -> Tensor:
@@ -136,42 +142,30 @@ def _gradient(mask: Tensor) -> Tensor:
     return (way * way * (3 - 2 * way) * (_STEPS - 1)).round().long()
 
 
-@dataclass(frozen=True)
-class _Dye:
-    """From a colour to the new one: where the median lightness comes from and goes to at each step of the gradient, how
-    contrast grows, and at each step and lightness the new a and b."""
+def _dyed(first: Tensor, last: Tensor, middle: float, bright: float, light: float, steps: int) -> Tensor:
+    """The new sRGB of what is of each of ``_SHADES`` lightnesses, at each step of the gradient: [steps * _SHADES, 3].
 
-    middle: float
-    goal: Tensor
-    growth: Tensor  # [_STEPS, 2]: of what is darker and lighter than that
-    chroma: Tensor  # [_STEPS, _LEVELS, 2]
-
-    def __call__(self, pixels: Tensor, steps: Tensor) -> Tensor:
-        """New sRGB of sRGB pixels [N, 3]; ``steps`` of the gradient, int64 [N]."""
-        goal = self.goal[steps]
-        away = _shades(pixels) - self.middle
-        away.mul_(self.growth.view(-1)[steps * 2 + (away > 0)])
-        # Neither above white nor below black: what comes near is bent.
-        room = torch.where(away > 0, 0.99 - goal, goal - 0.01).clamp_(min=1e-3)
-        shade = away / (1 + (away / room) ** 2).sqrt_() + goal
-        table = self.chroma.view(-1, 2)
-        place = (shade * (_LEVELS - 1)).round_().long().clamp_(0, _LEVELS - 1) + steps * _LEVELS
-        return to_srgb(torch.cat([shade[:, None], table[place]], 1))
-
-
-def _dye(first: Tensor, last: Tensor, middle: float, dark: float, bright: float, light: float) -> _Dye:
-    way = torch.linspace(0, 1, _STEPS)[:, None]
-    mixed = first + (last - first) * way
+    The new colour depends on the lightness alone. The median goes to that of the colour, and contrast grows with it.
+    """
+    mixed = first + (last - first) * torch.linspace(0, 1, steps)[:, None]
     wanted = mixed[:, 0].clamp(_DARKEST, _LIGHTEST)
     ratio = wanted / max(middle, 0.05)
-    growth = torch.stack([ratio.pow(power).clamp(_FLATTEST, most) for power, most in (_DARKER, _LIGHTER)], 1)
+    darker, lighter = (ratio.pow(power).clamp(_FLATTEST, most) for power, most in (_DARKER, _LIGHTER))
     # Light colours leave room for what is lighter than the middle.
-    wanted = torch.minimum(wanted, (0.99 - 0.5 * growth[:, 1] * (bright - middle)).clamp(min=0.5))
-    goal, growth = middle + (wanted - middle) * light, 1 + (growth - 1) * light
+    wanted = torch.minimum(wanted, (0.99 - 0.5 * lighter * (bright - middle)).clamp(min=0.5))
+    goal = (middle + (wanted - middle) * light)[:, None]
+    darker, lighter = (1 + (growth[:, None] - 1) * light for growth in (darker, lighter))
+
+    away = (_flattened(torch.linspace(0, 1, _SHADES)) - middle).expand(steps, -1)
+    away = away * torch.where(away > 0, lighter, darker)
+    # Neither above white nor below black: what comes near is bent.
+    room = torch.where(away > 0, 0.99 - goal, goal - 0.01).clamp_(min=1e-3)
+    shade = away / (1 + (away / room) ** 2).sqrt_() + goal
 
     levels = torch.linspace(0, 1, _LEVELS)[None]
     hue, chroma = torch.atan2(mixed[:, 2], mixed[:, 1])[:, None], mixed[:, 1:].norm(dim=1, keepdim=True)
     own = mixed[:, :1].clamp(1e-3, 0.999)
     fading = torch.minimum(levels / own, (1 - levels) / (1 - own)).clamp(0, 1).pow(_FADING)
     chroma = torch.minimum(chroma * fading, most_chroma(levels, hue))
-    return _Dye(middle, goal, growth, torch.stack([hue.cos() * chroma, hue.sin() * chroma], -1))
+    chroma = chroma.gather(1, (shade * (_LEVELS - 1)).round().long().clamp_(0, _LEVELS - 1))
+    return to_srgb(torch.stack([shade, hue.cos() * chroma, hue.sin() * chroma], 2).view(-1, 3))

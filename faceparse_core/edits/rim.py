@@ -32,19 +32,23 @@ class Rim:
     factor: int
 
     def of(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """What the cells say at these pixels, int64 [N]: [N, 7]."""
+        """What the cells say at these pixels, int64 [N]: [7, N]."""
         height, width = self.cells.shape[2:]
-        x = ((columns + 0.5) / self.factor / width) * 2 - 1
-        y = ((rows + 0.5) / self.factor / height) * 2 - 1
-        grid = torch.stack([x, y], 1)[None, None]
+        places = [
+            (places * (2 / (self.factor * size))).add_(1 / (self.factor * size) - 1)
+            for places, size in ((columns, width), (rows, height))
+        ]
+        grid = torch.stack(places, 1)[None, None]
         found = F.grid_sample(self.cells, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        return found[0, :, 0].T
+        return found[0, :, 0]
 
     def mixed(self, alpha: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Which of these pixels lie in the rim, int64 [M]; ``alpha``: the mask there [N]."""
         whole = (self.cells[0, 6] >= _WHOLE).flatten()
-        cell = rows // self.factor * self.cells.shape[3] + columns // self.factor
-        return ((alpha < 1) | ~whole[cell]).nonzero()[:, 0]
+        # Divided once for each row and column, not for each pixel.
+        down, across = (torch.arange(side * self.factor) // self.factor for side in self.cells.shape[2:])
+        cell = (down * self.cells.shape[3]).index_select(0, rows) + across.index_select(0, columns)
+        return ((alpha < 1) | ~whole.index_select(0, cell)).nonzero()[:, 0]
 
     def parted(self, pixels: Tensor, alpha: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
         """The colours of what is in the mask, [N, 3], and its share [N], at pixels [N, 3] of the rim; ``alpha`` [N].
@@ -53,16 +57,18 @@ class Rim:
         was taken for hair. The colours are those of the inside plus what the mixture does not explain (Forte 2021).
         """
         found = self.of(rows, columns)
-        inside, outside, whole = found[:, :3], found[:, 3:6], found[:, 6]
-        way = inside - outside
+        inside, outside, whole = found[:3], found[3:6], found[6]
+        mixture = pixels.T.contiguous()  # by channels, which is quicker
+        way, away = inside - outside, mixture - outside
         alike = 3 * _ALIKE**2
-        own = (((pixels - outside) * way).sum(1) + alike) / ((way * way).sum(1) + alike)
-        own = (own * (_GENEROUS + _TRUSTED * (1 - alpha))).clamp_(0, 1)
+        own = (away * way).sum(0).add_(alike).div_((way * way).sum(0).add_(alike))
+        own.mul_((_GENEROUS + _TRUSTED) - _TRUSTED * alpha).clamp_(0, 1)
         # Half-way into the mask's neighbourhood the picture is trusted less and less, and the mask more.
         unsure = ((_WHOLE - whole) / (_WHOLE - 0.5)).clamp_(0, 1).sqrt_()
-        share = torch.minimum(alpha, torch.lerp(torch.ones_like(own), own, unsure))[:, None]
-        left_over = pixels - share * inside - (1 - share) * outside
-        return torch.where(share < 1, inside + share * left_over, pixels).clamp_(0, 1), share[:, 0]
+        share = torch.minimum(alpha, own.sub_(1).mul_(unsure).add_(1))
+        # What the mixture does not explain, by its share.
+        left_over = away.sub_(way.mul_(share)).mul_(share).add_(inside)
+        return torch.where(share < 1, left_over, mixture).clamp_(0, 1).T, share
 
 
 def rim(image: Tensor, mask: Tensor) -> Rim:

@@ -48,9 +48,10 @@ class Changes:
 
     ``smooth`` 0..1: how much the skin is smoothed, and spots, shine and shadows under the eyes taken back. ``look``:
     everybody's make-up. The colour of each of ``PARTS``, and of the hair's ``tips``; these and the look are put on with
-    ``strength`` in 0..1. ``wear``: what everybody tries on, the later over the earlier. ``privacy``: one of
-    ``WAYS`` in which everybody's ``area`` (one of ``AREAS``) is hidden. ``background``: one of ``BACKGROUNDS``, a
-    colour, or the path of a picture; ``radius`` of its blur in percent of the longer side.
+    ``strength`` in 0..1. ``wear``: what everybody tries on, the later over the earlier. ``privacy``: one of ``WAYS`` in
+    which everybody's ``area`` (one of ``AREAS``) is hidden, but not that of the face to ``spare``: "largest" or an
+    index. ``background``: one of ``BACKGROUNDS``, a colour, or the path of a picture; ``radius`` of its blur in percent
+    of the longer side.
     """
 
     hair: str | None = None
@@ -65,6 +66,7 @@ class Changes:
     wear: Sequence[Piece] = ()
     privacy: str | None = None
     area: str = "face"
+    spare: int | str | None = None
     background: str | Path | None = None
     radius: float = 2.0
 
@@ -91,7 +93,9 @@ def change(image: Tensor, seen: Seen, wanted: Changes) -> Tensor:
         image, cover = try_on(image, piece, seen.labels, seen.faces, front=front)
         person = person if person is None else torch.maximum(person, cover)  # a hat stands out from the person
     if wanted.privacy:
-        area = hidden_area(seen.labels, seen.faces, area=wanted.area)
+        others = wanted.spare is not None
+        face = "all" if wanted.spare is None else wanted.spare
+        area = hidden_area(seen.labels, seen.faces, area=wanted.area, face=face, others=others)
         image = hide(image, area, seen.faces, way=wanted.privacy, labels=seen.labels)
     if wanted.background and person is not None:
         if wanted.background == "transparent":

@@ -24,7 +24,7 @@ from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import Axes, Face
 from faceparse_core.images import Images
 from faceparse_core.labels import region_ids
-from faceparse_core.masks.reduced import pairs
+from faceparse_core.masks.reduced import box_mean, pairs
 
 # Where rows have one anchor alone, they are as high as columns are wide on a head that looks ahead, within so much of
 # what is natural.
@@ -254,7 +254,6 @@ def _shadow(alpha: Tensor, frame: Axes) -> Tensor:
     down, across = _BELOW * frame.unit * math.cos(angle), -_BELOW * frame.unit * math.sin(angle)
     moved = _shifted(alpha, round(down), round(across))
     reach = max(1, round(_SOFTNESS * frame.unit * 0.9))
-    blurred = moved[None, None]
-    for _ in range(2):
-        blurred = F.avg_pool2d(blurred, 2 * reach + 1, 1, reach)
-    return blurred[0, 0]
+    spare = 2 * reach
+    blurred = box_mean(box_mean(F.pad(moved, (spare, spare, spare, spare))[None, None], reach), reach)
+    return blurred[0, 0, spare:-spare, spare:-spare]

@@ -22,8 +22,9 @@ _CUT = 0.12
 _PATIENCE = 5
 # Up to these a face has not moved: shares of the window's side, of its size, and degrees.
 _STILL, _SAME_SIZE, _SAME_TILT = 0.04, 0.06, 4.0
-# How far size and tilt of a face that has moved go from those before to those that it has.
-_SLOWLY = 0.4
+# How much of a frame's box counts against those before: the least; more from this move on, in shares of the face's
+# size, and all of it from the second.
+_LEAST_OF_BOX, _MOVES, _LEAPS = 0.25, 0.05, 0.2
 # How much of a frame's logits counts against those before: the least, and from which change of the probabilities on
 # (0..1) more, until all of it does.
 _LEAST, _CHANGE, _NEW = 0.2, 0.35, 0.8
@@ -31,11 +32,9 @@ _LEAST, _CHANGE, _NEW = 0.2, 0.35, 0.8
 
 @dataclass
 class _Track:
-    """A ``face`` as it was seen last, and what is said of it, which holds still: the face ``told``, its ``window``."""
-
     face: Face
-    told: Face
     window: Window
+    sides: tuple[float, float, float, float]  # left, top, right, bottom of its box, calmed by those before
     missed: int = 0
 
 
@@ -128,18 +127,19 @@ class Tracker:
         for t, track in enumerate(self._tracks):
             track.missed = 0 if t in seen else track.missed + 1
             if t in seen:
-                track.face = replace(seen[t], index=track.face.index)
-                window = _steady(track.window, framing(track.face))
-                track.told = _told(track.face, track.told, moved=window is not track.window)
-                track.window = window
+                track.sides = _held(track.sides, seen[t])
+                left, top, right, bottom = (round(side) for side in track.sides)
+                wide, high = max(right - left, 1), max(bottom - top, 1)
+                track.face = replace(seen[t], index=track.face.index, x=left, y=top, width=wide, height=high)
+                track.window = _steady(track.window, framing(track.face))
         self._tracks = [track for track in self._tracks if track.missed <= _PATIENCE]
         for number, face in enumerate(faces):
             if number not in taken:
                 face = replace(face, index=self._next)
-                self._tracks.append(_Track(face, face, framing(face)))
+                self._tracks.append(_Track(face, framing(face), _sides(face)))
                 self._next += 1
         self._tracks.sort(key=lambda track: track.face.index)
-        return [track.told for track in self._tracks if not track.missed]
+        return [track.face for track in self._tracks if not track.missed]
 
 
 def _apart(a: Face, b: Face) -> float:
@@ -149,27 +149,28 @@ def _apart(a: Face, b: Face) -> float:
     return away + 0.5 * abs(math.log(a.height / b.height))
 
 
+def _sides(face: Face) -> tuple[float, float, float, float]:
+    return face.x, face.y, face.x + face.width, face.y + face.height
+
+
+def _held(before: tuple[float, float, float, float], face: Face) -> tuple[float, float, float, float]:
+    """The sides of a face's box, mixed with those before: the finder's are never quite the same twice."""
+    now = _sides(face)
+    moved = max(abs(a - b) for a, b in zip(now, before, strict=True)) / max(face.width, face.height)
+    share = _LEAST_OF_BOX + (1 - _LEAST_OF_BOX) * min(max((moved - _MOVES) / (_LEAPS - _MOVES), 0.0), 1.0)
+    left, top, right, bottom = (b + share * (a - b) for a, b in zip(now, before, strict=True))
+    return left, top, right, bottom
+
+
 def _steady(before: Window, now: Window) -> Window:
     """The window of a face that has not moved stays; that of one that has follows it, its size and tilt slowly."""
     tilt = wrapped(now.angle - before.angle)
     moved = math.dist(before.centre, now.centre) / before.width
     if moved < _STILL and abs(math.log(now.width / before.width)) < _SAME_SIZE and abs(tilt) < _SAME_TILT:
         return before
-    side, angle = before.width + _SLOWLY * (now.width - before.width), before.angle + _SLOWLY * tilt
+    side, angle = before.width + 0.4 * (now.width - before.width), before.angle + 0.4 * tilt
     x, y = now.centre
     return Window(x - side / 2, y - side / 2, side, side, angle)
-
-
-def _told(now: Face, before: Face, moved: bool) -> Face:
-    """A face with the box and the tilt that it had before, where it has not ``moved``; else with those that it has, of
-    which size and tilt follow slowly."""
-    if not moved:
-        return replace(now, x=before.x, y=before.y, width=before.width, height=before.height, angle=before.angle)
-    width, height = (round(old + _SLOWLY * (new - old)) for old, new in (
-        (before.width, now.width), (before.height, now.height)))  # fmt: skip
-    x, y = now.x + (now.width - width) / 2, now.y + (now.height - height) / 2
-    angle = wrapped(before.angle + _SLOWLY * wrapped(now.angle - before.angle))
-    return replace(now, x=max(0, round(x)), y=max(0, round(y)), width=width, height=height, angle=round(angle, 1))
 
 
 def _calmed(now: Look, before: Look | None) -> Look:

@@ -82,7 +82,7 @@ def from_json(body: bytes, limits: Limits, check: Check[_Options]) -> Asked[_Opt
     if "image" in values:
         texts = [values.pop("image"), *texts]
     check_count(len(texts), limits)
-    pictures = [_from_base64(text, f"images[{i}]" if len(texts) > 1 else "the image") for i, text in enumerate(texts)]
+    pictures = [from_base64(text, f"images[{i}]" if len(texts) > 1 else "the image") for i, text in enumerate(texts)]
     return Asked(pictures, check(values))
 
 
@@ -103,7 +103,8 @@ def options(values: Mapping[str, object]) -> Options:
     return Options(**{name: _CHECKS[name](name, value) for name, value in values.items()})
 
 
-def _from_base64(text: object, name: str) -> bytes:
+def from_base64(text: object, name: str) -> bytes:
+    """The bytes of a picture's file in base64; ``name``: what it is called in an error."""
     wanted = "send the bytes of the picture's file in base64; paths and addresses are not opened"
     if not isinstance(text, str):
         raise ValueError(f"{name} is no text: {wanted}")
@@ -138,7 +139,7 @@ def _face(name: str, value: object) -> int | str:
     if isinstance(value, str) and value.isascii() and value.isdecimal() and len(value) < 6:
         value = int(value)
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 100_000:
-        raise ValueError(f"face must be 'all', 'largest' or the index of a face from 0 on, not {said(repr(value))}")
+        raise ValueError(f"{name} must be 'all', 'largest' or the index of a face from 0 on, not {said(repr(value))}")
     return value
 
 
@@ -156,6 +157,9 @@ def _regions(name: str, value: object) -> tuple[str, ...]:
 
 FACES = partial(_one_of, ("auto", "image"))
 """The check of how faces are found."""
+
+FACE = _face
+"""The check of whose face is meant."""
 
 _CHECKS: dict[str, Callable[[str, object], Any]] = {
     "labels": partial(_one_of, LABELS_AS),

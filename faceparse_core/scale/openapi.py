@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from faceparse_core import images as pictures
-from faceparse_core.edits import LOOKS
+from faceparse_core.edits import AREAS, LOOKS, WAYS, piece_names
 from faceparse_core.edits.several import BACKGROUNDS, PARTS
 from faceparse_core.labels import LABELS
 from faceparse_core.scale.asking import LABELS_AS
@@ -69,15 +69,34 @@ def edit_body() -> dict:
         "look": {"type": "string", "enum": list(LOOKS), "description": "make-up; in JSON also an object of steps"},
         "smooth": {"type": "number", "default": 0, "description": "how much the skin is smoothed, 0..1"},
         "strength": {"type": "number", "default": 1, "description": "how much of make-up and colours is seen, 0..1"},
+        "like": {
+            "type": "string",
+            "enum": _hyphened(piece_names()),
+            "description": "what pictures to wear are laid on as",
+        },
+        "privacy": {"type": "string", "enum": _hyphened(WAYS), "description": "hides everybody's face, or the area"},
+        "area": {"type": "string", "enum": _hyphened(AREAS), "default": "face", "description": "what privacy hides"},
+        "spare": {"type": "string", "description": "whose face privacy leaves alone: largest, or an index"},
         "background": {"type": "string", "description": f"{', '.join(BACKGROUNDS)}, or a colour"},
         "radius": {"type": "number", "default": 2, "description": "of the blur, in percent of the longer side"},
         "faces": {"type": "string", "enum": ["auto", "image"], "default": "auto"},
     }
-    example = {"image": small_portrait(), "hair": "#7a1f2b", "background": "blur"}
+    example = {"image": small_portrait(), "hair": "#7a1f2b", "wear": ["round-glasses"], "background": "blur"}
+    names = {"type": "string", "enum": _hyphened(piece_names())}
+    own = {"type": "object", "properties": {"image": _BASE64}, "required": ["image"]}
+    wear = {"type": "array", "description": "tried on by everybody: by name, or pictures with transparency"}
+    body = _two_forms({"image": _BASE64}, _FILE, asked, example)
+    for kind, picture in (("application/json", own), ("multipart/form-data", _FILE)):
+        body["content"][kind]["schema"]["properties"]["wear"] = {**wear, "items": {"oneOf": [names, picture]}}
     return {
-        "requestBody": _two_forms({"image": _BASE64}, _FILE, asked, example),
+        "requestBody": body,
         "responses": {"200": {"description": "the changed picture", "content": {"image/png": {}}}},
     }
+
+
+def _hyphened(names: tuple[str, ...]) -> list[str]:
+    """Names as the command line has them, too."""
+    return [name.replace(" ", "-") for name in names]
 
 
 def _two_forms(pictures_in_json: dict, picture_in_form: dict, asked: dict, example: dict) -> dict:

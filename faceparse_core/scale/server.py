@@ -27,7 +27,7 @@ from faceparse_core.parser import FaceParser
 from faceparse_core.scale.answers import Answer, answer, in_json, in_parts, in_zip
 from faceparse_core.scale.asking import Asked, Check, Limits, check_count, from_json, options
 from faceparse_core.scale.desk import Desk, Full
-from faceparse_core.scale.editing import edited, wanted
+from faceparse_core.scale.editing import MOST_PIECES, edited, wanted
 from faceparse_core.scale.figures import Figures
 from faceparse_core.scale.guard import Guard
 from faceparse_core.scale.openapi import edit_body, request_body
@@ -96,13 +96,14 @@ def app(
     @api.post("/v1/parse", openapi_extra=request_body(), summary="Parse pictures", response_class=Response)
     async def parse(request: Request) -> Response:
         with _in_time(desk):
-            answers = await desk.answers(await _asked(request, limits, options), answer)
+            answers = await desk.answers(await _asked(request, limits, options, several="regions"), answer)
         return await run_in_threadpool(_packed, request, parser.checkpoint.name, answers)
 
     @api.post("/v1/edit", openapi_extra=edit_body(), summary="Change a picture", response_class=Response)
     async def edit(request: Request) -> Response:
         with _in_time(desk):
-            (changed,) = await desk.answers(await _asked(request, replace(limits, pictures=1), wanted), edited)
+            one = replace(limits, pictures=1)
+            (changed,) = await desk.answers(await _asked(request, one, wanted, several="wear", files=True), edited)
         return Response(changed, media_type="image/png")
 
     @api.get("/v1/labels", summary="Labels, groups and drawn regions")
@@ -149,8 +150,11 @@ def _in_time(desk: Desk) -> Iterator[None]:
         raise HTTPException(503, said, {"Retry-After": str(desk.retry_after())}) from None
 
 
-async def _asked(request: Request, limits: Limits, check: Check[_Options]) -> Asked[_Options]:
-    """What a request asks for, in whichever of the two forms it comes; ``check`` makes its options."""
+async def _asked(
+    request: Request, limits: Limits, check: Check[_Options], *, several: str, files: bool = False
+) -> Asked[_Options]:
+    """What a request asks for, in whichever of the two forms it comes; ``check`` makes its options. In a form the field
+    ``several`` may come more than once, also as ``files``."""
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "application/json":
         return await run_in_threadpool(from_json, await request.body(), limits, check)
@@ -158,20 +162,30 @@ async def _asked(request: Request, limits: Limits, check: Check[_Options]) -> As
         raise HTTPException(
             415, f"a request is multipart/form-data or application/json, not {kind or 'without a type'}"
         )
-    async with request.form(max_files=limits.pictures, max_fields=_MOST_FIELDS, max_part_size=64 * 1024) as form:
-        files: list[bytes] = []
-        values: dict[str, object] = {"regions": form.getlist("regions")} if "regions" in form else {}
+    most_files = limits.pictures + (MOST_PIECES if files else 0)
+    async with request.form(max_files=most_files, max_fields=_MOST_FIELDS, max_part_size=64 * 1024) as form:
+        images: list[bytes] = []
+        values: dict[str, object] = {}
+        collected: list[object] = []
         for name, value in form.multi_items():
             if isinstance(value, UploadFile):
-                if name not in ("image", "images"):
+                if name not in ("image", "images") and not (files and name == several):
                     raise ValueError(f"the picture must be a field of the name image, not {name[:40]!r}")
-                files.append(await value.read())
+                data = await value.read()
+                if name != several:
+                    images.append(data)
+                    continue
+                value = data
             elif name in ("image", "images"):
                 raise ValueError(f"{name} is a text: send a file (with curl: -F image=@portrait.jpg)")
-            elif name != "regions":
+            if name == several:
+                collected.append(value)
+            else:
                 values[name] = value
-        check_count(len(files), limits)
-        return Asked(files, check(values))
+        if collected:
+            values[several] = collected
+        check_count(len(images), limits)
+        return Asked(images, check(values))
 
 
 def _packed(request: Request, model: str, answers: list[Answer]) -> Response:

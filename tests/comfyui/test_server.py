@@ -35,6 +35,8 @@ NODES = {
     "FaceParseSmoothSkin": "Smooth Skin",
     "FaceParseBackground": "Background",
     "FaceParseFacePrivacy": "Face Privacy",
+    "FaceParseTryOn": "Try On",
+    "FaceParseFaceFigures": "Face Figures",
     "FaceParseSamplePortrait": "Sample Portrait",
 }
 GRAPHS = sorted(path.stem for path in (PACK / "workflows").glob("*.json"))
@@ -237,6 +239,22 @@ def test_makeup_colours_lips_and_irises(run, original):
     assert change(original, after, FOREHEAD) < 10, "the skin is evened, no more"
     for box in (HAIR, BACKDROP, SUIT):
         assert change(original, after, box) < SAME
+
+
+def test_try_on_lays_glasses_and_a_hat_on(run, original):
+    after = pixels(pictures(run("try_on"))["try_on"])
+    assert after.shape == original.shape
+    for eye in (LEFT_EYE, RIGHT_EYE):
+        assert part(after, eye).mean() < part(original, eye).mean() - 20, "dark lenses"
+    assert change(original, after, HAIR) > 20, "a hat"
+    for box in (TEETH, LOWER_LIP, SUIT):
+        assert change(original, after, box) < SAME
+
+
+def test_face_figures_draws_the_curves_of_a_video(run):
+    with Image.open(pictures(run("face_figures"))["face_figures"]) as plot:
+        colours = plot.convert("RGB").getcolors(1 << 24)
+    assert plot.width >= 400 and len(colours) > 10
 
 
 def test_portrait_retouched_makes_up_what_was_smoothed(run, original):

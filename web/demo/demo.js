@@ -1,10 +1,12 @@
 // The page: takes pictures in, shows what the worker finds in them, hands files out.
 
 import { GROUPS, LABELS, startParser } from "../faceparse/client.js";
+import { editTools } from "./edit.js";
 
 const SAMPLE = "../vendor/closeup.jpg";
 const LONGEST = 1280; // longer side of what is shown, in pixels
 const LONGEST_LIVE = 800;
+const LONGEST_EDITED = 480; // of the camera's frames, to keep up
 const STEP = 1 / 48; // of the picture, for the arrow keys
 const REGIONS = [
   "person",
@@ -32,6 +34,7 @@ let stream = null; // the camera's, while it runs
 let latest = 0; // number of the latest picture: older results are dropped
 let parsing = Promise.resolve(); // settled once the worker's picture is the one that is shown
 
+const wantedEdits = editTools($("edits"), draw);
 const parser = startEngine();
 buildTools();
 listen();
@@ -142,7 +145,7 @@ async function startCamera() {
     await video.play();
     const engine = await parser;
     while (engine && stream === opened) {
-      await parse(engine, video, LONGEST_LIVE, "camera", number);
+      await parse(engine, video, viewName() === "edit" ? LONGEST_EDITED : LONGEST_LIVE, "camera", number);
       busy("");
     }
   } catch (error) {
@@ -175,18 +178,20 @@ async function show({ width, height, preview, labels, faces, times }, name) {
   for (const label of labels) counts[label]++;
   parsed?.preview.close();
   parsed = { labels, preview, name, width: preview.width, height: preview.height, size: { width, height }, times };
+  parsed.several = faces.length > 1 ? ` · ${faces.length} faces` : "";
   parsed.shares = counts.map((count) => count / labels.length);
-  for (const canvas of [$("picture"), $("overlay")])
+  for (const canvas of [$("picture"), $("overlay")]) {
+    // Another size, even the same one, wipes it: frames of the camera would flicker.
+    if (canvas.width === parsed.width && canvas.height === parsed.height) continue;
     Object.assign(canvas, { width: parsed.width, height: parsed.height });
+  }
   $("picture").getContext("2d", { willReadFrequently: true }).drawImage(preview, 0, 0);
   $("start").hidden = true;
   $("view").hidden = false;
   $("view").classList.toggle("live", stream !== null);
   $("tools").inert = false;
   $("size").textContent = `${width} × ${height}`;
-  const several = faces.length > 1 ? ` · ${faces.length} faces` : "";
-  $("facts").textContent =
-    `${width} × ${height}${several} · parsed in ${seconds(times.total)} (the network ${seconds(times.run)})`;
+  $("facts").textContent = facts();
   $("facts").dataset.milliseconds = Math.round(times.total);
   for (const row of $("labels").children) {
     const share = parsed.shares[row.dataset.label];
@@ -203,23 +208,55 @@ async function show({ width, height, preview, labels, faces, times }, name) {
   point(cross);
 }
 
+function facts() {
+  const { size, several, times } = parsed;
+  return `${size.width} × ${size.height}${several} · parsed in ${seconds(times.total)} (the network ${seconds(times.run)})`;
+}
+
 /** Draws what is chosen, in the way that is chosen. */
 async function draw() {
   if (!parsed) return;
   const drawn = parsed;
   const view = viewName();
   $("strength-row").hidden = view !== "labels";
-  $("soft-row").hidden = view === "labels";
+  $("soft-row").hidden = view === "labels" || view === "edit";
+  $("edits").hidden = view !== "edit";
+  for (const choice of document.querySelectorAll(".choice")) choice.hidden = view === "edit";
+  $("downloads").querySelector("[data-file=edited]").hidden = view !== "edit";
+  for (const kind of ["mask", "cutout"]) $("downloads").querySelector(`[data-file=${kind}]`).hidden = view === "edit";
   if (view === "labels") {
     paint(labelPixels());
+  } else if (view === "edit") {
+    await drawEdited();
   } else {
     const { width, height } = parsed;
     const mask = await (await parser).mask([...chosen], { soft: $("soft").checked, width, height });
     if (parsed !== drawn || viewName() !== view) return;
     paint(view === "mask" ? maskPixels(mask) : cutOutPixels(mask));
   }
+  if (view !== "edit") $("facts").textContent = facts();
   $("view").classList.toggle("bare", view !== "labels");
   $("view").classList.toggle("cutout", view === "cutout");
+}
+
+let editing = null; // settled once the picture is drawn with what was asked for last
+let again = false;
+
+/** The picture with the edits; while one is drawn, all that a slider asks for meanwhile is one more. */
+function drawEdited() {
+  again = true;
+  editing ??= (async () => {
+    const engine = await parser;
+    while (again && viewName() === "edit") {
+      again = false;
+      const drawn = parsed;
+      const { pixels, time } = await engine.edit(wantedEdits(), drawn.width, drawn.height);
+      if (parsed !== drawn || viewName() !== "edit") continue;
+      paint(pixels);
+      $("facts").textContent = `${facts()} · edited in ${seconds(time)}`;
+    }
+  })().finally(() => (editing = null));
+  return editing;
 }
 
 function paint(pixels) {
@@ -316,6 +353,7 @@ function light(label) {
 }
 
 function choose(ids) {
+  if (viewName() === "edit") return; // nobody would see it
   chosen = new Set(ids);
   for (const row of $("labels").children) row.querySelector("input").checked = chosen.has(Number(row.dataset.label));
   for (const chip of $("regions").children) {
@@ -370,7 +408,7 @@ async function download(kind, button) {
   const picture = parsed;
   busy(`Writing the ${button.textContent.toLowerCase()} …`);
   try {
-    const file = kind === "shown" ? await asShown() : await engine.png(kind, [...chosen], { soft: $("soft").checked });
+    const file = await fileOf(kind, engine);
     const base = picture.name.replace(/\.[a-z0-9]+$/i, "").replaceAll(" ", "_") || "picture";
     const link = document.createElement("a");
     link.href = URL.createObjectURL(file);
@@ -384,6 +422,12 @@ async function download(kind, button) {
     button.disabled = false;
     busy("");
   }
+}
+
+function fileOf(kind, engine) {
+  if (kind === "shown") return asShown();
+  if (kind === "edited") return engine.editedPng(wantedEdits());
+  return engine.png(kind, [...chosen], { soft: $("soft").checked });
 }
 
 function asShown() {

@@ -62,6 +62,19 @@ class Client {
     return this.call("mask", [ids, { soft, width, height }]);
   }
 
+  /**
+   * The last picture at this size with what is `wanted` changed, see edits/several.js: `pixels`, RGBA in a
+   * Uint8ClampedArray, and the `time` it took in milliseconds.
+   */
+  edit(wanted, width, height) {
+    return this.call("edit", [wanted, width, height]);
+  }
+
+  /** The same as a PNG file (a Blob), as large as the picture. */
+  editedPng(wanted) {
+    return this.call("editedPng", [wanted]);
+  }
+
   /** A PNG file (a Blob) of the last picture's size: "labels", or the "mask" or the "cutout" of label ids. */
   png(kind, ids = [], { soft = true } = {}) {
     return this.call("png", [kind, ids, soft]);

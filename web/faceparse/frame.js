@@ -152,6 +152,15 @@ export function* bands(picture) {
   }
 }
 
+/** All pixels of a picture, RGBA, at this size; over white where it is transparent. */
+export function pixelsOf(picture, width, height) {
+  const context = new OffscreenCanvas(width, height).getContext("2d", { willReadFrequently: true });
+  Object.assign(context, { fillStyle: "white", imageSmoothingQuality: "high" });
+  context.fillRect(0, 0, width, height);
+  context.drawImage(picture, 0, 0, width, height);
+  return context.getImageData(0, 0, width, height).data;
+}
+
 /** For each output sample along an axis: the first input sample it takes, how many, and their weights (`most` each). */
 function taps(from, to) {
   const scale = from / to;

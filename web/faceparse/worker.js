@@ -1,6 +1,7 @@
 // The worker behind client.js: keeps the model and the picture that was parsed last; answers one call after another.
 
-import { bands } from "./frame.js";
+import { change } from "./edits/several.js";
+import { bands, pixelsOf } from "./frame.js";
 import { LABELS } from "./labels.js";
 import { FaceParser } from "./parser.js";
 import { encodePng } from "./png.js";
@@ -54,6 +55,19 @@ const calls = {
   async mask(ids, options) {
     const mask = parsed().mask(ids, options);
     return reply(mask, [mask.buffer]);
+  },
+
+  async edit(wanted, width, height) {
+    const start = performance.now();
+    const pixels = change(pixelsOf(picture, width, height), width, height, parsed(), wanted);
+    return reply({ pixels, time: performance.now() - start }, [pixels.buffer]);
+  },
+
+  /** A file of the picture's own size, with what is wanted of it changed. */
+  async editedPng(wanted) {
+    const { width, height } = parsed();
+    const pixels = change(pixelsOf(picture, width, height), width, height, rendering, wanted);
+    return encodePng({ width, height, channels: 4 }, [pixels]);
   },
 
   /** A file of the picture's own size: "labels" (a pixel's value is its label's id), "mask" or "cutout" of `ids`. */
