@@ -19,7 +19,7 @@ import torch
 from PIL import Image, ImageFilter
 
 from faceparse_core import FaceParser
-from faceparse_core.faces import Face, Finder
+from faceparse_core.faces import Face, Finder, crop_faces
 from faceparse_core.images import load
 from faceparse_core.labels import GROUPS
 from faceparse_core.training.data import PICTURE_SUFFIXES, read_names, read_pair
@@ -349,6 +349,25 @@ def flicker(bench: Bench) -> None:
           f"{np.mean(tracked) / np.mean(loose):.2f} of it")  # fmt: skip
 
 
+def crops(bench: Bench) -> None:
+    """How far the centres of crops move from frame to frame of a still scene with noise, in pixels."""
+    rng = np.random.default_rng(bench.args.seed)
+    moved: dict[bool, list[float]] = {False: [], True: []}
+    for scene in scenes(bench.portraits, bench.backgrounds, 4, heights=(90, 350), people=3, seed=bench.args.seed):
+        frames = [(scene.pixels + rng.normal(0, 8, scene.pixels.shape)).clip(0, 255).astype(np.uint8) for _ in range(8)]
+        for track, steps in moved.items():
+            places = crop_faces(frames, bench.parser.parse(frames, track=track))[2].places
+            for frame in range(1, len(frames)):
+                before = [(place.x, place.y) for place in places if place.image == frame - 1]
+                now = [(place.x, place.y) for place in places if place.image == frame]
+                # Whoever is there in both frames is where he was; what is further away is somebody else.
+                steps += [step for at in now if (step := min((math.dist(at, was) for was in before), default=99)) < 30]
+    loose, tracked = (float(np.mean(steps)) for steps in moved.values())
+    print(
+        f"crops: their centres move by {loose:.2f} pixels a frame, tracked {tracked:.2f}: {tracked / loose:.2f} of it"
+    )
+
+
 def overlap(box: Sequence[int], face: Face) -> float:
     """Intersection over union of a box (x, y, width, height) and a face's."""
     width = min(box[0] + box[2], face.x + face.width) - max(box[0], face.x)
@@ -357,7 +376,8 @@ def overlap(box: Sequence[int], face: Face) -> float:
     return both / (box[2] * box[3] + face.width * face.height - both)
 
 
-_MEASURES = {"found": found, "labels": labels, "close-ups": close_ups, "cost": cost, "photo": photo, "flicker": flicker}
+_MEASURES = {"found": found, "labels": labels, "close-ups": close_ups, "cost": cost, "photo": photo, "flicker": flicker,
+             "crops": crops}  # fmt: skip
 
 
 def main() -> None:

@@ -189,7 +189,7 @@ class FaceParser:
             for frame, its, size in zip(frames, seen, sizes[some], strict=True):
                 look, of_faces = _composed(frame, its, size)
                 looks.append(look)
-                details.append(of_faces)
+                details.append(_numbered(frame, of_faces, tracker))
         without = sum(one is not None and not one.faces for one in details)
         if without:
             _log.info("no face in %d of %d images: what is seen in the whole picture stays", without, len(images))
@@ -197,8 +197,7 @@ class FaceParser:
 
     @cached_property
     def _finder(self) -> Finder:
-        # It is small, and boxes in 8 bits would be a few pixels off.
-        return Finder.bundled(self.device, "fp32" if self.precision == "bf16" else self.precision)
+        return Finder.bundled(self.device, self.precision)
 
     def _find(
         self, images: Sequence[Tensor], given: str | Sequence[Sequence[Face]], batch_size: int, told: _Progress
@@ -332,6 +331,13 @@ def _composed(frame: Framed, seen: Seen, size: tuple[int, int]) -> tuple[Look, D
         return seen.whole, Details(tuple(faces))
     whole = Look(background(seen.whole.logits.device), seen.whole.window)
     return whole, Details(tuple(faces), compose(seen.whole, size, details, frame.others))
+
+
+def _numbered(frame: Framed, details: Details | None, tracker: Tracker | None) -> Details | None:
+    """What is kept of an image's faces with their numbers: what turned out to be no face has none."""
+    shown = details.faces if details else ()
+    numbered = tracker.numbered(frame, shown) if tracker else arranged(shown, "given", 0)
+    return details and replace(details, faces=tuple(numbered))
 
 
 class _Progress:

@@ -14,6 +14,7 @@ from PIL import Image
 
 from faceparse_core import CheckpointError, FaceParser, checkpoints
 from faceparse_core.cli import main
+from faceparse_core.faces import WEIGHTS, Finder
 from faceparse_core.labels import LABELS
 from faceparse_core.models.lite import Lite, LiteConfig
 from faceparse_core.models.segformer import SegFormer, SegFormerConfig
@@ -21,7 +22,7 @@ from faceparse_core.models.segformer import SegFormer, SegFormerConfig
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from faceparse_core.export import exporting, graphs  # noqa: E402 (these modules need the extras)
+from faceparse_core.export import export_finder, exporting, graphs  # noqa: E402 (these modules need the extras)
 from faceparse_core.models import onnx as runtime  # noqa: E402
 
 NAMES = [label.name for label in LABELS]
@@ -419,3 +420,18 @@ print(sorted({{name.split(".")[0] for name in sys.modules}} & {{"onnx", "onnxrun
     first, second, loaded = run.stdout.strip().splitlines()
     assert "pip install onnxruntime" in first and 'pip install "faceparse[export]"' in second
     assert loaded == "[]"
+
+
+def test_the_finder_is_exported(tmp_path, capsys):
+    assert main(["export", "finder", "--out", str(tmp_path / "finder")]) == 0
+    assert json.loads((tmp_path / "finder/config.json").read_text())["model_type"] == "custom"
+    session = onnxruntime.InferenceSession(str(tmp_path / "finder/onnx/model.onnx"), providers=["CPUExecutionProvider"])
+    pixels = np.random.default_rng(0).normal(size=(2, 3, 64, 96)).astype(np.float32)
+    network = Finder.of(WEIGHTS, torch.device("cpu"), "fp32").network
+    ours = network(torch.from_numpy(pixels).contiguous(memory_format=torch.channels_last)).numpy()
+    assert np.abs(session.run(None, {"pixel_values": pixels})[0] - ours).max() < 2e-3
+    assert "float32" in capsys.readouterr().out
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/notes.txt").write_text("mine")
+    with pytest.raises(FileExistsError, match="other things"):
+        export_finder(tmp_path / "mine")

@@ -24,6 +24,7 @@ from faceparse_core.faces import (
     arranged,
     background,
     compose,
+    crop_faces,
     cut,
     fills,
     find_faces,
@@ -130,9 +131,9 @@ class Everywhere(torch.nn.Module):
 
 
 def test_faces_are_found_whatever_network_parses_them(head, group, parsed):
-    others = {label: FaceParser(checkpoints.find("lite"), "cpu", "fp32", network=Everywhere(label))
+    others = {label: FaceParser(checkpoints.find("lite"), "cpu", network=Everywhere(label))
               for label in ("skin", "background")}  # fmt: skip
-    assert others["skin"].parse(group).faces == parsed.faces
+    assert {face.box for face in others["skin"].parse(group).faces[0]} >= {face.box for face in parsed.faces[0]}
     assert torch.equal(others["skin"].parse(head).labels, others["skin"].parse(head, faces="image").labels)
     # Of which nothing is seen is no face, unless somebody says so.
     assert others["background"].parse(group).faces == others["background"].parse(head).faces == [[]]
@@ -141,7 +142,8 @@ def test_faces_are_found_whatever_network_parses_them(head, group, parsed):
 
 def test_a_finder_sees_again_what_it_found(lite, group, parsed):
     image = torch.from_numpy(np.array(group))
-    assert lite._finder.find([image]) == parsed.faces
+    # It may have taken something else for a face, which the parser saw that it is none.
+    assert {face.box for face in lite._finder.find([image])[0]} >= {face.box for face in parsed.faces[0]}
     beside = [replace(face, x=face.x + face.width // 10) for face in parsed.faces[0]]
     for again, face in zip(lite._finder.find_near(image, beside), parsed.faces[0], strict=True):
         assert again.index == face.index and math.dist(middle(again), middle(face)) < 0.05 * face.height
@@ -406,6 +408,16 @@ def tracked(quick, shaky) -> Parsing:
 def test_tracked_frames_hold_still(quick, shaky, tracked):
     assert flicker(tracked.labels) < 0.5 * flicker(quick.parse(shaky).labels)
     assert [[face.index for face in found] for found in tracked.faces] == [[0, 1, 2]] * 5
+
+
+def test_tracked_crops_hold_still(quick, shaky, tracked):
+    def steps(parsing: Parsing) -> float:
+        places = crop_faces(shaky, parsing, size=32)[2].places
+        where = [[(place.x, place.y) for place in places if place.image == frame] for frame in range(len(shaky))]
+        return float(np.mean([min(math.dist(at, was) for was in before)
+                              for before, now in itertools.pairwise(where) for at in now]))  # fmt: skip
+
+    assert steps(tracked) < 0.4 * steps(quick.parse(shaky))
 
 
 def test_boxes_of_tracked_faces_hold_still_and_follow():

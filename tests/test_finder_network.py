@@ -1,11 +1,13 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from faceparse_core.faces.face import Face
-from faceparse_core.faces.finder import Finder, decoded, tilt
+from faceparse_core.faces.finder import Finder, Found, decoded, tilt
 from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
 from faceparse_core.training.scenes import targets_of
 
@@ -122,3 +124,21 @@ def test_a_face_is_looked_for_where_it_was():
     assert seen.index == 7
     assert (seen.x, seen.y, seen.width, seen.height) == pytest.approx((740, 400, 60, 80), abs=4)
     assert finder.find_near(picture, []) == []
+
+
+def test_a_doubtful_face_needs_a_look_that_confirms_it(monkeypatch):
+    finder = Finder(nn.Identity(), torch.device("cpu"))
+    marks = [(30.0, 40.0), (70.0, 40.0), (50.0, 55.0), (35.0, 75.0), (65.0, 75.0)]
+    boxes = torch.tensor([[0.0, 0, 100, 100], [200, 0, 300, 100], [400, 0, 500, 100], [600, 0, 700, 100]])
+    shifts = boxes[:, None, :2]
+    found = Found(boxes, torch.tensor(marks) + shifts, torch.tensor([0.8, 0.4, 0.4, 0.4]))
+    monkeypatch.setattr(finder, "_found", lambda images: [found])
+    asked = []
+
+    def near(images, faces):  # the second is seen again, the third is seen upside down, the fourth is not
+        asked.extend(face.x for face in faces)
+        return [{200: face, 400: replace(face, angle=180.0), 600: None}[face.x] for face in faces]
+
+    monkeypatch.setattr(finder, "_near", lambda i, f: [one and replace(one, score=0.6) for one in near(i, f)])
+    (faces,) = finder.find([torch.zeros(100, 800, 3)])
+    assert [face.x for face in faces] == [0, 200] and asked == [200, 400, 600]

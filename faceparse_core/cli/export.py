@@ -13,7 +13,10 @@ def export(argv: list[str]) -> int:
         description="Writes a model as ONNX, in the layout of Transformers.js. Every file is checked against PyTorch "
         "on real pictures before; what gives other labels is not written.",
     )
-    parser.add_argument("checkpoint", help="lite, segformer-b5, a folder or a .safetensors file")
+    parser.add_argument(
+        "checkpoint",
+        help="lite, segformer-b5, a folder or a .safetensors file; finder: the network that finds faces, in fp32",
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder to write; an export is replaced")
     parser.add_argument(
         "--precision",
@@ -30,8 +33,13 @@ def export(argv: list[str]) -> int:
     )
     parser.add_argument("--check", metavar="FOLDER", help="pictures to check with, beside the portrait in the package")
     args = parser.parse_args(argv)
-    from faceparse_core.export import PRECISIONS
+    from faceparse_core.export import PRECISIONS, export_finder
     from faceparse_core.export import export as run
+
+    if args.checkpoint == "finder":
+        export_finder(args.out, print)
+        print(f"written: {args.out}")
+        return 0
 
     results = run(
         args.checkpoint,

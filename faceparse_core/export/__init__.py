@@ -7,5 +7,6 @@ Others use what is named here. ``graphs`` needs onnx, an extra: it is imported o
 from faceparse_core.export import formats, runs
 from faceparse_core.export.cards import PRECISIONS, Exported
 from faceparse_core.export.exporting import export
+from faceparse_core.export.finder import export_finder
 
-__all__ = ["PRECISIONS", "Exported", "export", "formats", "runs"]
+__all__ = ["PRECISIONS", "Exported", "export", "export_finder", "formats", "runs"]

@@ -68,14 +68,14 @@ def export(
     another architecture, FileExistsError for a folder with other things in it, ImportError without onnx and
     onnxruntime, and what ``checkpoints.find`` raises.
     """
-    _graphs()  # the extras that are missing are missed at once
+    needed_graphs()  # the extras that are missing are missed at once
     unknown = [name for name in precisions if name not in PRECISIONS]
     if unknown or not precisions:
         raise ValueError(f"unknown precision {unknown or precisions}: choose from {', '.join(PRECISIONS)}")
     if resolution is not None and (resolution < 32 or resolution % 32):
         raise ValueError(f"the resolution must be a multiple of 32, such as 512, not {resolution}")
     out = expanded(out).absolute()
-    _require_ours(out)
+    require_ours(out)
     checkpoint = checkpoints.find(model)
     if checkpoint.architecture not in ("lite", "segformer"):
         kind = "an ONNX file already" if checkpoint.architecture == "onnx" else "of another architecture"
@@ -116,7 +116,7 @@ def _write(checkpoint: Checkpoint, resolution: int | None, form: str, file: Path
 
     The network is loaded for this and gone afterwards: beside a session of onnxruntime there is no room for it.
     """
-    graphs = _graphs()
+    graphs = needed_graphs()
     gc.collect()
     network = checkpoints.load(checkpoint, trainable=True)
     graph = graphs.build(network, resolution)
@@ -244,7 +244,7 @@ def _line(result: Exported) -> str:
 # ---------------------------------------------------------------------------------------------- files
 
 
-def _require_ours(out: Path) -> None:
+def require_ours(out: Path) -> None:
     """Nobody's model card or config is overwritten: the folder is new, empty, or an earlier export."""
     if not out.exists():
         return
@@ -290,7 +290,7 @@ def _write_json(file: Path, data: dict) -> None:
     file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 
-def _graphs():
+def needed_graphs():
     """The module that writes graphs: it needs onnx, which is an extra."""
     try:
         import onnxruntime  # noqa: F401

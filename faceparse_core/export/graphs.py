@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from faceparse_core import __version__
+from faceparse_core.models.finder import STRIDE, FinderNetwork
 from faceparse_core.models.lite import TAPS, ConvNorm, InvertedResidual, Lite, Smooth
 from faceparse_core.models.segformer import SegFormer
 from faceparse_core.models.segformer_layers import Attention, Block, Head, MixMLP, Stage
@@ -54,25 +55,25 @@ class Weight(NamedTuple):
 class Graph:
     """Nodes and weights, added one after another. A tensor is known by its name: methods return that of the result.
 
-    ``resolution``: the sides of the input, None where they are open; ``outputs``: numbers that come out beside the
-    logits.
+    ``resolution``: the sides of the input, None where they are open; ``stride``: how many pixels of them are one of the
+    logits; ``outputs``: numbers that come out beside these.
     """
 
-    def __init__(self, labels: int, resolution: int | None):
-        self.labels, self.resolution = labels, resolution
+    def __init__(self, labels: int, resolution: int | None, stride: int = 4):
+        self.labels, self.resolution, self.stride = labels, resolution, stride
         self.nodes: list[NodeProto] = []
         self.weights: dict[str, Weight] = {}
         self.outputs: list[str] = []
 
     def emptied(self) -> Graph:
         """A graph with the same input and output and nothing between them."""
-        return Graph(self.labels, self.resolution)
+        return Graph(self.labels, self.resolution, self.stride)
 
     def write(self, file: Path) -> None:
         """Writes the graph as an ONNX file, one weight after the other."""
-        side, quarter = self.resolution, self.resolution and self.resolution // 4
+        side, part, stride = self.resolution, self.resolution and self.resolution // self.stride, self.stride
         given: list[str | int] = ["batch_size", 3, side or "height", side or "width"]
-        result: list[str | int] = ["batch_size", self.labels, quarter or "height / 4", quarter or "width / 4"]
+        result: list[str | int] = ["batch_size", self.labels, part or f"height / {stride}", part or f"width / {stride}"]
         graph = GraphProto(name="faceparse")
         graph.node.extend(self.nodes)
         graph.input.append(helper.make_tensor_value_info(INPUT, TensorProto.FLOAT, given))
@@ -279,6 +280,7 @@ def build(network: nn.Module, resolution: int | None = None) -> Graph:
 
     ``network``: a Lite or a SegFormer, loaded with ``trainable=True``: its head is folded here, the network stays as
     it is. Input ``pixel_values``, float32 [B, 3, H, W], normalised; output ``logits``, float32 [B, labels, H/4, W/4].
+    Or a FinderNetwork, whose output, [B, 15, H/8, W/8], has that name, too.
     ``resolution`` fixes H and W; without it they may be any multiples of 32.
 
     Raises ValueError for another network, or one in another form.
@@ -290,6 +292,9 @@ def build(network: nn.Module, resolution: int | None = None) -> Graph:
         elif isinstance(network, SegFormer) and not network.folded:
             graph = Graph(network.config.num_labels, resolution)
             _segformer(graph, network)
+        elif isinstance(network, FinderNetwork) and isinstance(network.head[0].pointwise.norm, nn.BatchNorm2d):
+            graph = Graph(network.output.out_channels, resolution, STRIDE)
+            _finder(graph, network)
         else:
             raise ValueError(
                 f"only Lite and SegFormer in their trainable form become ONNX graphs, not this {type(network).__name__}"
@@ -306,17 +311,43 @@ def _lite(graph: Graph, network: Lite) -> None:
             x = _inverted_residual(graph, x, block, f"stages.{i}.{j}")
         if i in TAPS:
             taps.append(x)
-    y = ""
+    y = _top_down(graph, taps, network)
+    graph.convolution(y, cast(nn.Conv2d, network.classifier), "classifier", output=OUTPUT)
+
+
+def _top_down(graph: Graph, taps: Sequence[str], network: Lite | FinderNetwork) -> str:
+    """See ``models.lite.top_down``."""
+    y, blocks = "", getattr(network, "blocks", ())
     for i in reversed(range(len(taps))):
         merged = _conv_norm(graph, taps[i], cast(ConvNorm, network.lateral[i]), f"lateral.{i}")
         if y:
             merged = graph.node("Add", merged, graph.upsample(y, 2, f"merged.{i}.coarse"), name=f"merged.{i}")
-        smooth = cast(Smooth, network.smooth[i])
-        y = _conv_norm(graph, merged, smooth.depthwise, f"smooth.{i}.depthwise")
-        y = _conv_norm(graph, y, smooth.pointwise, f"smooth.{i}.pointwise")
-        if network.config.blocks and network.config.blocks[i]:
-            y = _inverted_residual(graph, y, cast(InvertedResidual, network.blocks[i]), f"blocks.{i}")
-    graph.convolution(y, cast(nn.Conv2d, network.classifier), "classifier", output=OUTPUT)
+        y = _smoothed(graph, merged, cast(Smooth, network.smooth[i]), f"smooth.{i}")
+        if len(blocks) and isinstance(blocks[i], InvertedResidual):
+            y = _inverted_residual(graph, y, blocks[i], f"blocks.{i}")
+    return y
+
+
+def _smoothed(graph: Graph, x: str, module: Smooth, name: str) -> str:
+    return _conv_norm(
+        graph, _conv_norm(graph, x, module.depthwise, f"{name}.depthwise"), module.pointwise, f"{name}.pointwise"
+    )
+
+
+def _finder(graph: Graph, network: FinderNetwork) -> None:
+    """See ``models.finder``."""
+    x = _conv_norm(graph, INPUT, cast(ConvNorm, network.body[0]), "body.0")
+    for i, stage in enumerate(cast(Iterable[Iterable[InvertedResidual]], network.body[1:]), start=1):
+        eighth = x
+        for j, block in enumerate(stage):
+            x = _inverted_residual(graph, x, block, f"body.{i}.{j}")
+    coarse = x
+    for i, block in enumerate(cast(Iterable[InvertedResidual], network.coarse)):
+        coarse = _inverted_residual(graph, coarse, block, f"coarse.{i}")
+    y = _top_down(graph, (eighth, x, coarse), network)
+    for i, smooth in enumerate(cast(Iterable[Smooth], network.head)):
+        y = _smoothed(graph, y, smooth, f"head.{i}")
+    graph.convolution(y, cast(nn.Conv2d, network.output), "output", output=OUTPUT)
 
 
 def _inverted_residual(graph: Graph, x: str, block: InvertedResidual, name: str) -> str:

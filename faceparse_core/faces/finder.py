@@ -31,8 +31,9 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "finder.safetensors"
 # smaller than that, it is enlarged a little.
 _GLANCE, _SECOND_PIXELS, _ENLARGED = 192, 768 * 576, 1.5
 _MULTIPLE = 32
-# From this score on something is a face; what is less may be one, and asks for a closer look.
-_FACE, _HINT = 0.45, 0.15
+# From this score on something is a face. What is less, but this much, is one if a look at it alone says so by this
+# score; what is still less asks for a closer look at the whole.
+_FACE, _DOUBTFUL, _CONFIRMED, _HINT = 0.45, 0.3, 0.45, 0.15
 # A face that fills its picture is at least so sure, and others beside it at most so likely.
 _FILLING, _BESIDE = 0.5, 0.3
 _LARGE = 110  # of a face in the second look, in pixels: from here on it is seen better in the first
@@ -40,7 +41,7 @@ _MOST = 400  # faces of one look
 # Where a face is known to be, the window around it is seen so large, and so little is enough.
 _NEAR, _FACE_NEAR = 192, 0.3
 # A face tilted by more than this, in degrees, is looked at again, turned upright, until hardly any tilt is left.
-_TILTED, _LEFT, _TURNS = 12.0, 3.0, 4
+_TILTED, _LEFT, _TURNS = 12.0, 6.0, 4
 # Marks that span less of a face's box tell nothing of its tilt: it may be any of these. Where they tell nothing in any
 # of them, it takes such a score for a face.
 _SPANNED, _ANY, _PLAIN = 0.07, (0.0, 90.0, 180.0, -90.0), 0.6
@@ -63,10 +64,10 @@ class Found:
 
 
 class Finder:
-    """Finds the faces of pictures with a ``FinderNetwork`` that is ready on ``device`` in ``dtype``."""
+    """Finds the faces of pictures with a ``FinderNetwork`` that is ready on ``device``."""
 
-    def __init__(self, network: nn.Module, device: torch.device, dtype: torch.dtype = torch.float32):
-        self.network, self.device, self.dtype = network, device, dtype
+    def __init__(self, network: nn.Module, device: torch.device):
+        self.network, self.device = network, device
 
     @staticmethod
     @functools.lru_cache(maxsize=4)
@@ -81,81 +82,95 @@ class Finder:
         """With weights of one's own training."""
         from safetensors.torch import load_file
 
-        network, dtype = FinderNetwork(), PRECISIONS[precision]
+        network = FinderNetwork()
         network.load_state_dict(load_file(weights))
-        network = placed(network.fold(), device, dtype)
-        return Finder(network.pack() if device.type == "cpu" else network, device, dtype)
+        network = placed(network.fold(), device)
+        if precision != "fp32":
+            network.narrow(PRECISIONS[precision])
+        return Finder(network.pack() if device.type == "cpu" else network, device)
 
     def find(self, images: Sequence[Tensor]) -> list[list[Face]]:
         """The faces of images, uint8 or float (0..1) [H, W, 3] each, the largest first; images of one size share
         batches."""
+        found = [_faces(found, image.shape) for image, found in zip(images, self._found(images), strict=True)]
+        places = self._believed(images, [(n, face) for n, faces in enumerate(found) for face in faces])
+        upright = self._upright([images[n] for n, _ in places], [face for _, face in places])
+        faces: list[list[Face]] = [[] for _ in images]
+        for (n, _), face in zip(places, upright, strict=True):
+            if face:
+                faces[n].append(face)
+        return [arranged(one, "size", 0) for one in faces]
+
+    def _believed(self, images: Sequence[Tensor], places: list[tuple[int, Face]]) -> list[tuple[int, Face]]:
+        """The faces of images, whose numbers stand before them, without the doubtful ones that a look of their own does
+        not confirm."""
+        doubtful = [(n, face) for n, face in places if face.score < _FACE]
+        near = iter(self._near([images[n] for n, _ in doubtful], [face for _, face in doubtful]))
         return [
-            arranged(self._upright(image, _faces(found, image.shape)), "size", 0)
-            for image, found in zip(images, self._found(images), strict=True)
+            (n, face)
+            for n, face in places
+            if face.score >= _FACE or ((seen := next(near)) and seen.score >= _CONFIRMED and _alike(seen, face))
         ]
 
     def find_near(self, image: Tensor, faces: Sequence[Face]) -> list[Face | None]:
         """Each of these faces, whose places are known from elsewhere, as it is seen in an image, uint8 or float [H, W,
         3], there or nearby, with its index; None for what is not there."""
-        near = self._near(image, [replace(face, angle=0.0) for face in faces])
-        numbered = [replace(one, index=number) for number, one in enumerate(near) if one]
-        seen = {one.index: one for one in self._upright(image, numbered)}
-        return [
-            replace(seen[number], index=face.index) if number in seen else None for number, face in enumerate(faces)
-        ]
+        near = self._near([image] * len(faces), [replace(face, angle=0.0) for face in faces])
+        seen = [(face, one) for face, one in zip(faces, near, strict=True) if one]
+        upright = iter(self._upright([image] * len(seen), [replace(one, index=face.index) for face, one in seen]))
+        return [next(upright) if one else None for one in near]
 
-    def _near(self, image: Tensor, faces: Sequence[Face]) -> list[Face | None]:
-        """Each of these faces as it is seen in a window of its own, which is turned by its angle."""
+    def _near(self, images: Sequence[Tensor], faces: Sequence[Face]) -> list[Face | None]:
+        """Each of these faces, one of each image, as it is seen in a window of its own, which is turned by its
+        angle."""
         seen: list[Face | None] = []
         at_once = _PIXELS_AT_ONCE // _NEAR**2
         for start in range(0, len(faces), at_once):
-            some = faces[start : start + at_once]
-            windows = [replace(framing(face), angle=face.angle) for face in some]
-            pixels = torch.stack([self._normalised(cut(image, window, _NEAR, MEAN)) for window in windows])
-            for face, window, output in zip(some, windows, self._seen(pixels), strict=True):
+            some = list(zip(images, faces, strict=True))[start : start + at_once]
+            windows = [replace(framing(face), angle=face.angle) for _, face in some]
+            pixels = [cut(image, window, _NEAR, MEAN) for (image, _), window in zip(some, windows, strict=True)]
+            outputs = self._seen(torch.stack([self._normalised(one) for one in pixels]))
+            for (image, face), window, output in zip(some, windows, outputs, strict=True):
                 found = _placed(decoded(output, _FACE_NEAR), window, _NEAR)
                 near = [one for one in _faces(found, image.shape) if _overlap(one, face) > 0.3]
                 seen.append(max(near, key=lambda one: one.score * _overlap(one, face), default=None))  # noqa: B023
         return seen
 
-    def _upright(self, image: Tensor, faces: Sequence[Face]) -> list[Face]:
-        """The faces of an image with their tilt as it is seen when they are turned upright: most of what the network
-        learnt from stood so. Those that stand upright are as they were; what cannot be made out is left out."""
-        settled = self._decided(image, faces)
-        tilted = [n for n, face in enumerate(settled) if abs(face.angle) > _TILTED]
+    def _upright(self, images: Sequence[Tensor], faces: Sequence[Face]) -> list[Face | None]:
+        """These faces, one of each image, with their tilt as it is seen when they are turned upright: most of what the
+        network learnt from stood so. Those that stand upright are as they were; what cannot be made out is None."""
+        settled = self._decided(images, faces)
+        tilted = [n for n, face in enumerate(settled) if face and abs(face.angle) > _TILTED]
         for _ in range(_TURNS):
             left = []
-            for n, seen in zip(tilted, self._near(image, [settled[n] for n in tilted]), strict=True):
+            before = [face for n in tilted if (face := settled[n])]
+            near = self._near([images[n] for n in tilted], before)
+            for n, face, seen in zip(tilted, before, near, strict=True):
                 if seen is None:
                     continue
-                face = settled[n]
                 settled[n] = replace(seen, index=face.index, score=max(seen.score, face.score))
                 if abs(wrapped(seen.angle - face.angle)) > _LEFT:
                     left.append(n)
             tilted = left
         return settled
 
-    def _decided(self, image: Tensor, faces: Sequence[Face]) -> list[Face]:
+    def _decided(self, images: Sequence[Tensor], faces: Sequence[Face]) -> list[Face | None]:
         """These faces, those whose marks tell no tilt as they are seen in that of four turns in which they look most
         like a face that stands upright. What does in none is no face, unless it is a sure one, without a tilt."""
-        doubted = [face for face in faces if _span(face) < _SPANNED]
-        turned = [replace(face, angle=angle) for face in doubted for angle in _ANY]
-        guesses = iter(zip(turned, self._near(image, turned), strict=True))
-        decided = []
+        doubted = [(image, face) for image, face in zip(images, faces, strict=True) if _span(face) < _SPANNED]
+        turned = [replace(face, angle=angle) for _, face in doubted for angle in _ANY]
+        guesses = iter(zip(turned, self._near([image for image, _ in doubted for _ in _ANY], turned), strict=True))
+        decided: list[Face | None] = []
         for face in faces:
             if _span(face) >= _SPANNED:
                 decided.append(face)
                 continue
-            upright = [
-                seen
-                for turn, seen in itertools.islice(guesses, len(_ANY))
-                if seen and _span(seen) >= _SPANNED and abs(wrapped(seen.angle - turn.angle)) < 45
-            ]
+            upright = [seen for turn, seen in itertools.islice(guesses, len(_ANY)) if seen and _alike(seen, turn)]
             best = max(upright, key=lambda seen: seen.score * _span(seen), default=None)
             if best:
                 decided.append(replace(best, index=face.index, score=face.score))
-            elif face.score >= _PLAIN:
-                decided.append(replace(face, angle=0.0))
+            else:
+                decided.append(replace(face, angle=0.0) if face.score >= _PLAIN else None)
         return decided
 
     def _found(self, images: Sequence[Tensor]) -> list[Found]:
@@ -164,10 +179,10 @@ class Finder:
         closer = [n for n, size in enumerate(sizes) if not _is_filled(found[n], size)]
         scales = [min(_ENLARGED, math.sqrt(_SECOND_PIXELS / (sizes[n][0] * sizes[n][1]))) for n in closer]
         closer = [(n, scale) for n, scale in zip(closer, scales, strict=True) if scale > 1.25 * _GLANCE / max(sizes[n])]
-        seen = self._looks([images[n] for n, _ in closer], [scale for _, scale in closer], _FACE)
+        seen = self._looks([images[n] for n, _ in closer], [scale for _, scale in closer], _DOUBTFUL)
         for (n, scale), more in zip(closer, seen, strict=True):
             found[n] = _together(found[n], more, scale)
-        return [one[one.scores >= _FACE] for one in found]
+        return [one[one.scores >= _DOUBTFUL] for one in found]
 
     def _looks(self, images: Sequence[Tensor], scales: Sequence[float], least: float) -> list[Found]:
         """What is found in images, each brought to a scale."""
@@ -202,7 +217,7 @@ class Finder:
 
     @torch.inference_mode()
     def _seen(self, pixels: Tensor) -> Tensor:
-        return self.network(pixels.to(self.dtype, memory_format=torch.channels_last)).float().cpu()
+        return self.network(pixels.contiguous(memory_format=torch.channels_last)).cpu()
 
 
 def decoded(output: Tensor, least: float) -> Found:
@@ -300,6 +315,11 @@ def _span(face: Face) -> float:
     (ax, ay), (bx, by), _, (cx, cy), (dx, dy) = face.landmarks
     down_x, down_y = (cx + dx - ax - bx) / 2, (cy + dy - ay - by) / 2
     return ((bx - ax) * down_y - (by - ay) * down_x) / (face.width * face.height)
+
+
+def _alike(seen: Face, turned: Face) -> bool:
+    """Whether a face that was seen is turned as it was held to be."""
+    return _span(seen) >= _SPANNED and abs(wrapped(seen.angle - turned.angle)) < 45
 
 
 def _is_filled(found: Found, size: Sequence[int]) -> bool:

@@ -46,6 +46,7 @@ class Tracker:
         self._thumbnail: Tensor | None = None
         self._tracks: list[_Track] = []
         self._next = 0
+        self._numbers: dict[int, int] = {}
         self._whole: Look | None = None
         self._calm: dict[int, Look] = {}
         self._portrait = True
@@ -67,6 +68,13 @@ class Tracker:
     def steadied(self, frames: Sequence[Framed], seen: Sequence[Seen]) -> list[Seen]:
         """The looks at frames, as a whole and at their faces, each calmed by those before."""
         return [self._steadied(frame, looks) for frame, looks in zip(frames, seen, strict=True)]
+
+    def numbered(self, frame: Framed, shown: Sequence[Face]) -> tuple[Face, ...]:
+        """Those of a frame's faces of which the network sees something, with the index that they have all along: they
+        are counted as they come, and what turned out to be no face is not."""
+        if frame.cut:
+            self._numbers = {}
+        return tuple(replace(face, index=self._numbers.setdefault(face.index, len(self._numbers))) for face in shown)
 
     def _steadied(self, frame: Framed, seen: Seen) -> Seen:
         if frame.cut:

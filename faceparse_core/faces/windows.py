@@ -54,14 +54,16 @@ def cut(image: Tensor, window: Window, size: int, colour: Sequence[float]) -> Te
                    max(0, -left), max(0, -top), (side, side), colour)  # fmt: skip
     if not window.angle:
         return pictures.resize(piece, (size, size))
-    scaled = round(size * side * shrink / window.width)
-    piece = pictures.resize(piece, (scaled, scaled)).permute(2, 0, 1)[None].float()
-    sine, cosine = math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))
-    share = window.width / shrink / side
-    shift = 2 * (x - left) / side - 1, 2 * (y - top) / side - 1
-    theta = torch.tensor([[[cosine * share, -sine * share, shift[0]], [sine * share, cosine * share, shift[1]]]])
-    grid = F.affine_grid(theta.to(piece), [1, 3, size, size], align_corners=False)
-    upright = F.grid_sample(piece, grid, padding_mode="border", align_corners=False)[0].permute(1, 2, 0)
+    # What is reduced is so before it is turned; turning enlarges by itself.
+    scaled = min(side, round(size * side * shrink / window.width))
+    piece = pictures.resize(piece, (scaled, scaled)).permute(2, 0, 1)[None].contiguous().float()
+    sine, cosine = (turn * window.width / shrink / side for turn in (
+        math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))))  # fmt: skip
+    across = (torch.arange(size, device=piece.device) + 0.5) * (2 / size) - 1
+    down = across[:, None]
+    grid = torch.stack([cosine * across - sine * down + (2 * (x - left) / side - 1),
+                        sine * across + cosine * down + (2 * (y - top) / side - 1)], dim=-1)  # fmt: skip
+    upright = F.grid_sample(piece, grid[None], padding_mode="border", align_corners=False)[0].permute(1, 2, 0)
     return upright.round_().to(image.dtype) if image.dtype == torch.uint8 else upright
 
 
@@ -139,6 +141,8 @@ def compose(whole: Look, size: tuple[int, int], details: Sequence[Look], others:
     meet, the one whose middle is nearer counts more, and towards its border each gives way to the whole, so that it
     ends in what lies under it.
     """
+    # Maps as they come from the network have the labels of a cell together; here each label is a picture.
+    whole, *details = (Look(look.logits.contiguous(), look.window) for look in (whole, *details))
     whole, kept, owner = _attached(whole, [detail.window for detail in details], others)
     looks = [_cropped(whole, kept, size)] if kept.any() else []
     for detail in sorted(details, key=lambda detail: -detail.window.width):
@@ -146,8 +150,9 @@ def compose(whole: Look, size: tuple[int, int], details: Sequence[Look], others:
         if place.width <= 0 or place.height <= 0:
             continue
         cell = detail.window.width / detail.logits.shape[2]
-        cells = _cells((math.ceil(place.height / cell), math.ceil(place.width / cell)), place)
-        looks.append(Look(_mixed(whole, details, cells.to(whole.logits.device)), place))
+        looks.append(
+            Look(_mixed(whole, details, place, (math.ceil(place.height / cell), math.ceil(place.width / cell))), place)
+        )
     return Scene(tuple(looks), owner, whole.window)
 
 
@@ -163,8 +168,9 @@ def _cropped(look: Look, kept: Tensor, size: tuple[int, int]) -> Look:
     return Look(_sampled(look, cells.to(look.logits.device)), place)
 
 
-def _mixed(base: Look, details: Sequence[Look], cells: Tensor) -> Tensor:
-    """Logits [19, h, w] at ``cells``, x and y [2, h, w]: of the details, and where they end of the base."""
+def _mixed(base: Look, details: Sequence[Look], place: Window, size: tuple[int, int]) -> Tensor:
+    """Logits [19, h, w] of the cells, ``size`` of them, of a place: of the details, and where they end of the base."""
+    cells = _cells(size, place).to(base.logits.device)
     under = _sampled(base, cells)
     total, share, rest = torch.zeros_like(under), torch.zeros_like(under[0]), torch.ones_like(under[0])
     away = torch.full_like(rest, torch.inf)
@@ -176,12 +182,26 @@ def _mixed(base: Look, details: Sequence[Look], cells: Tensor) -> Tensor:
         inside = ((1 - edge) / (1 - _SURE)).clamp(0, 1)
         distance = torch.hypot(across, down)
         weight = inside * torch.exp(-_NEARNESS * distance.square())
-        total += weight * _sampled(detail, cells)
+        rows, columns = _cells_within(detail.window, place, size)
+        total[:, rows, columns] += _sampled(detail, cells[:, rows, columns]).mul_(weight[rows, columns])
         share += weight
         rest *= 1 - inside
         away = torch.minimum(away, distance)
-    mixed = torch.where(share > 0, torch.lerp(total / share.clamp_min(1e-12), under, rest), under)
+    mixed = total.div_(share.clamp_min(1e-12)).lerp_(under, rest)  # where nothing is inside, rest is 1
     return mixed.masked_fill_(away > _reach(away.device)[:, None, None], -20)
+
+
+def _cells_within(window: Window, place: Window, size: tuple[int, int]) -> tuple[slice, slice]:
+    """The rows and columns of the cells of an upright place, ``size`` of them, that a window reaches."""
+    x, y = window.centre
+    wide, high = _extent(window)
+    down, across = place.height / size[0], place.width / size[1]
+    first, last = (y - high / 2 - place.y) / down, (y + high / 2 - place.y) / down
+    left, right = (x - wide / 2 - place.x) / across, (x + wide / 2 - place.x) / across
+    return (
+        slice(max(0, math.floor(first)), max(0, math.ceil(last))),
+        slice(max(0, math.floor(left)), max(0, math.ceil(right))),
+    )
 
 
 def _cells(cells: Sequence[int], window: Window) -> Tensor:
@@ -216,12 +236,17 @@ def _sampled(look: Look, points: Tensor) -> Tensor:
 
 def _reached(window: Window, size: tuple[int, int]) -> Window:
     """The upright window of the pixels of an image that a window, which may be turned, reaches."""
-    sine, cosine = abs(math.sin(math.radians(window.angle))), abs(math.cos(math.radians(window.angle)))
     x, y = window.centre
-    wide, high = cosine * window.width + sine * window.height, sine * window.width + cosine * window.height
+    wide, high = _extent(window)
     left, top = max(0, math.floor(x - wide / 2)), max(0, math.floor(y - high / 2))
     right, bottom = min(size[1], math.ceil(x + wide / 2)), min(size[0], math.ceil(y + high / 2))
     return Window(left, top, right - left, bottom - top)
+
+
+def _extent(window: Window) -> tuple[float, float]:
+    """How wide and high the upright rectangle around a window is, which may be turned."""
+    sine, cosine = abs(math.sin(math.radians(window.angle))), abs(math.cos(math.radians(window.angle)))
+    return cosine * window.width + sine * window.height, sine * window.width + cosine * window.height
 
 
 def _attached(whole: Look, faces: Sequence[Window], others: bool) -> tuple[Look, Tensor, Tensor]:

@@ -7,6 +7,7 @@ pyramid brings them together at an eighth of the picture's size.
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from faceparse_core.models.lite import ConvNorm, InvertedResidual, Lite, Smooth, fold, pack, top_down
@@ -22,20 +23,23 @@ MARKS = 5
 # of those at strides 8 and 16.
 _COARSE = (3, 5, 2, 96, 2)
 _BODY, _TAPS = 4, (40, 80)
+# The first of them, which are quick and whose errors all others would build upon, are computed as exactly as the end.
+_EXACT = 2
 _WIDTH = 64
 
 
 class FinderNetwork(nn.Module):
     """``forward`` takes pixels, float [B, 3, H, W], normalised with the ImageNet mean and std, H and W multiples of 32.
 
-    It gives, for each cell of H/8 x W/8, in the dtype of the weights, [B, 15, H/8, W/8]: how likely a face's centre is
-    there (a logit); the centre from the middle of the cell, x and y, in sizes of the face, which is the root of its
-    box's width times height; the logarithms of the box's width and height in cells; the five ``MARKS``, x and y each,
-    from the middle of the cell in sizes of the face.
+    It gives, for each cell of H/8 x W/8, in the dtype of the last layer's weights, [B, 15, H/8, W/8]: how likely a
+    face's centre is there (a logit); the centre from the middle of the cell, x and y, in sizes of the face, which is
+    the root of its box's width times height; the logarithms of the box's width and height in cells; the five ``MARKS``,
+    x and y each, from the middle of the cell in sizes of the face.
     """
 
     def __init__(self):
         super().__init__()
+        self.narrowed: torch.dtype | None = None
         lite = Lite()
         self.body = nn.Sequential(lite.stem, *lite.stages[:_BODY])
         expansion, kernel, stride, out, repeats = _COARSE
@@ -55,17 +59,27 @@ class FinderNetwork(nn.Module):
 
     def seen(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """What the body sees, [B, 40, H/8, W/8] and [B, 80, H/16, W/16]."""
-        eighth = self.body[:-1](pixels)
+        first = self.body[:_EXACT](pixels)
+        eighth = self.body[_EXACT:-1](first if self.narrowed is None else first.to(self.narrowed))
         return eighth, self.body[-1](eighth)
 
     def said(self, eighth: Tensor, sixteenth: Tensor) -> Tensor:
         """What is made of it."""
+        if self.narrowed is not None:
+            eighth, sixteenth = eighth.to(self.output.bias.dtype), sixteenth.to(self.output.bias.dtype)
         taps = (eighth, sixteenth, self.coarse(sixteenth))
         return self.output(self.head(top_down(taps, self.lateral, self.smooth)))
 
     def take_body(self, lite: Lite) -> None:
         """Take over the body of a Lite."""
         self.body.load_state_dict(nn.Sequential(lite.stem, *lite.stages[:_BODY]).state_dict())
+
+    def narrow(self, dtype: torch.dtype) -> FinderNetwork:
+        """For inference, in place: nearly all the work in ``dtype``, of fewer bits; the first layers and the last stay
+        as they are, or boxes would be pixels off. Returns itself."""
+        self.body[_EXACT:].to(dtype)
+        self.narrowed = dtype
+        return self
 
     def fold(self) -> FinderNetwork:
         """The same function for inference, in place, as ``Lite.fold``. Returns itself."""

@@ -85,8 +85,9 @@ async function open(source, name) {
     const result = await parse(engine, source, LONGEST, name, number);
     if (number !== latest) return;
     const found = LABELS.filter((label) => label.id && parsed.shares[label.id] >= 0.0005);
+    const faces = result.faces.length > 1 ? `${result.faces.length} faces; ` : "";
     say(
-      `${name} parsed in ${seconds(result.times.total)}. ${found.length ? `Found: ${list(found)}.` : "No person was found."}`,
+      `${name} parsed in ${seconds(result.times.total)}. ${found.length ? `Found: ${faces}${list(found)}.` : "No person was found."}`,
     );
   } catch (error) {
     if (number === latest) problem(error.message);
@@ -172,11 +173,12 @@ function showSources() {
 
 // -------------------------------------------------------------------------------------------------------- the picture
 
-async function show({ width, height, preview, labels, times }, name) {
+async function show({ width, height, preview, labels, faces, times }, name) {
   const counts = new Array(LABELS.length).fill(0);
   for (const label of labels) counts[label]++;
   parsed?.preview.close();
   parsed = { labels, preview, name, width: preview.width, height: preview.height, size: { width, height }, times };
+  parsed.several = faces.length > 1 ? ` · ${faces.length} faces` : "";
   parsed.shares = counts.map((count) => count / labels.length);
   for (const canvas of [$("picture"), $("overlay")]) {
     // Another size, even the same one, wipes it: frames of the camera would flicker.
@@ -207,8 +209,8 @@ async function show({ width, height, preview, labels, times }, name) {
 }
 
 function facts() {
-  const { size, times } = parsed;
-  return `${size.width} × ${size.height} · parsed in ${seconds(times.total)} (the network ${seconds(times.run)})`;
+  const { size, several, times } = parsed;
+  return `${size.width} × ${size.height}${several} · parsed in ${seconds(times.total)} (the network ${seconds(times.run)})`;
 }
 
 /** Draws what is chosen, in the way that is chosen. */

@@ -41,13 +41,15 @@ class Client {
   }
 
   /**
-   * Parses a picture. Gives its `width` and `height`; `preview`, an ImageBitmap of it whose longer side is `longest`
-   * pixels; `labels`, Uint8Array, the label of each pixel of the preview; and `times` in milliseconds.
+   * Parses a picture, face by face where no single one fills it. Gives its `width` and `height`; `preview`, an
+   * ImageBitmap of it whose longer side is `longest` pixels; `labels`, Uint8Array, the label of each pixel of the
+   * preview; its `faces`, the largest first (see faces.js); and `times` in milliseconds. `faces: "image"` takes every
+   * picture for the portrait of one face, and looks for none.
    */
-  async parse(source, { longest = 1024 } = {}) {
-    if (source instanceof Blob) return this.call("parse", [source, longest]);
+  async parse(source, { longest = 1024, faces = "auto" } = {}) {
+    if (source instanceof Blob) return this.call("parse", [source, longest, faces]);
     const bitmap = await createImageBitmap(source);
-    return this.call("parse", [bitmap, longest], [bitmap]);
+    return this.call("parse", [bitmap, longest, faces], [bitmap]);
   }
 
   /** The label of each pixel of the last picture, Uint8Array [height, width], at its own size or another. */

@@ -1,7 +1,11 @@
-// How a picture is laid out for the network, and brought there: what parser.py and images.py do in Python.
+// How a picture is laid out for the network, and brought there: what parser.py, images.py and faces/windows.py do in
+// Python.
+
+import { centreOf, turnOf } from "./faces.js";
 
 const STRIDE = 32; // input sizes are multiples of it
 const STRETCH_UP_TO = 1.1; // up to this ratio of the sides a picture is stretched to the square, beyond it padded
+const LARGEST_SIDE = 4096; // a window whose side is longer is cut out of a reduced picture
 const BAND_PIXELS = 1 << 20; // so many pixels are read at a time: a big photo never lies twice in memory
 
 /**
@@ -65,6 +69,69 @@ export function fillFrame(picture, frame, mean, std) {
     }
   }
   return input;
+}
+
+/**
+ * What lies in a square window of a picture, which may be turned, as the network takes it: upright, `size` pixels a
+ * side, Float32Array [3, size, size], normalised, the mean colour beyond the picture.
+ */
+export function cut(picture, window, size, mean, std) {
+  const [sine, cosine] = turnOf(window);
+  const [x, y] = centreOf(window);
+  const reach = window.width * (Math.abs(sine) + Math.abs(cosine));
+  const [left, top] = [Math.floor(x - reach / 2), Math.floor(y - reach / 2)];
+  const side = Math.max(1, Math.round(reach));
+  const shrink = Math.max(1, side / LARGEST_SIDE);
+  const canvas = new OffscreenCanvas(Math.round(side / shrink), Math.round(side / shrink));
+  const context = canvas.getContext("2d", { willReadFrequently: true });
+  const { width, height } = canvas;
+  context.fillStyle = `rgb(${mean.map((value) => Math.floor(255 * value)).join(" ")})`;
+  context.fillRect(0, 0, width, height);
+  // Only what lies in both: a bitmap that reaches far beyond a canvas may be drawn with errors.
+  const from = [Math.max(0, left), Math.max(0, top)];
+  const until = [Math.min(picture.width, left + side), Math.min(picture.height, top + side)];
+  const [across, down] = [until[0] - from[0], until[1] - from[1]];
+  if (across > 0 && down > 0) {
+    const to = [from[0] - left, from[1] - top, across, down].map((value) => value / shrink);
+    context.clearRect(...to);
+    context.fillStyle = "white"; // where the picture is transparent
+    context.fillRect(...to);
+    context.drawImage(picture, ...from, across, down, ...to);
+  }
+  if (!window.angle) {
+    const inner = { x: 0, y: 0, width: size, height: size };
+    return fillFrame(canvas, { width: size, height: size, inner }, mean, std);
+  }
+  // What is reduced is so before it is turned; turning enlarges by itself.
+  const scaled = Math.min(width, Math.round((size * side) / window.width));
+  const inner = { x: 0, y: 0, width: scaled, height: scaled };
+  const piece = fillFrame(canvas, { width: scaled, height: scaled, inner }, mean, std);
+  const step = (window.width / side) * (scaled / size); // of a pixel of the result, in pixels of the piece
+  const [middleX, middleY] = [((x - left) * scaled) / side - 0.5, ((y - top) * scaled) / side - 0.5];
+  return turned(piece, scaled, size, (u, v) => {
+    const [a, b] = [(u - size / 2) * step, (v - size / 2) * step];
+    return [middleX + cosine * a - sine * b, middleY + sine * a + cosine * b];
+  });
+}
+
+/** A square of planes, `from` pixels a side, at the places that `place` gives for those of the result, bilinear. */
+function turned(planes, from, size, place) {
+  const result = new Float32Array(3 * size * size);
+  const inside = (value) => Math.min(Math.max(value, 0), from - 1);
+  for (let v = 0, at = 0; v < size; v++) {
+    for (let u = 0; u < size; u++, at++) {
+      const [x, y] = place(u + 0.5, v + 0.5).map(inside);
+      const [left, top] = [Math.floor(x), Math.floor(y)];
+      const [right, bottom] = [Math.min(left + 1, from - 1), Math.min(top + 1, from - 1)];
+      const [a, b] = [x - left, y - top];
+      for (let channel = 0, plane = 0; channel < 3; channel++, plane += from * from) {
+        const upper = planes[plane + top * from + left] * (1 - a) + planes[plane + top * from + right] * a;
+        const lower = planes[plane + bottom * from + left] * (1 - a) + planes[plane + bottom * from + right] * a;
+        result[channel * size * size + at] = upper * (1 - b) + lower * b;
+      }
+    }
+  }
+  return result;
 }
 
 /**

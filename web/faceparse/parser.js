@@ -1,9 +1,12 @@
 // FaceParser: a model, run by Transformers.js; pictures in, a Rendering out. It blocks the thread it runs in while the
 // model computes: pages use it through client.js, in a worker.
 
-import { fillFrame, frameOf } from "./frame.js";
+import { fills, framing } from "./faces.js";
+import { Finder } from "./finder.js";
+import { cut, fillFrame, frameOf } from "./frame.js";
 import { LABELS } from "./labels.js";
-import { Rendering } from "./rendering.js";
+import { Rendering, Scene } from "./rendering.js";
+import { compose, isShown } from "./windows.js";
 
 /** Where Transformers.js comes from: files beside this page (`npm run vendor`), or a CDN, by the same version. */
 export const SOURCES = {
@@ -12,6 +15,7 @@ export const SOURCES = {
 };
 export const MODELS = new URL("../vendor/models/", import.meta.url).href;
 
+const FINDER = "finder"; // the folder of the network that finds faces
 const THREADS = 4; // at most: more of them gain little
 
 export class FaceParser {
@@ -24,7 +28,11 @@ export class FaceParser {
    */
   static async load({ model = "lite", models = MODELS, source = "vendor", device = "auto", dtype = "auto" } = {}) {
     const start = performance.now();
-    const [files, adapter] = await Promise.all([describe(models, model), findAdapter(device)]);
+    const [files, adapter] = await Promise.all([
+      describe(models, model),
+      findAdapter(device),
+      read(models, FINDER, "config.json"),
+    ]);
     if (device === "webgpu" && !adapter) throw new Error("This browser has no WebGPU; WASM works in every one.");
     const options = { models, model, dtype, ...files };
     const transformers = await importTransformers(source, adapter !== null);
@@ -48,7 +56,7 @@ export class FaceParser {
   }
 
   async #start({ models, model, dtype }, device, best) {
-    const { AutoModelForSemanticSegmentation, env } = this.transformers;
+    const { AutoModelForSemanticSegmentation, PreTrainedModel, env } = this.transformers;
     env.allowRemoteModels = false;
     env.allowLocalModels = true;
     env.localModelPath = models;
@@ -56,28 +64,65 @@ export class FaceParser {
     this.device = device;
     this.dtype = dtype === "auto" ? best : dtype;
     this.threads = device === "wasm" ? env.backends.onnx.wasm.numThreads : null;
-    this.network = await AutoModelForSemanticSegmentation.from_pretrained(model, { device, dtype: this.dtype });
+    // The finder is small, and in half precision its boxes would be pixels off.
+    [this.network, this.finding] = await Promise.all([
+      AutoModelForSemanticSegmentation.from_pretrained(model, { device, dtype: this.dtype }),
+      PreTrainedModel.from_pretrained(FINDER, { device, dtype: "fp32" }),
+    ]);
+    this.finder = new Finder((input, width, height) => this.run(input, width, height, this.finding));
   }
 
   /** The logits, a tensor [1, 19, height / 4, width / 4], of an input as `fillFrame` makes it. */
-  async run(input, width, height) {
+  async run(input, width, height, network = this.network) {
     const pixels = new this.transformers.Tensor("float32", input, [1, 3, height, width]);
-    const { logits } = await this.network({ pixel_values: pixels });
+    const { logits } = await network({ pixel_values: pixels });
     return logits;
   }
 
-  /** Parses a picture, an ImageBitmap or a canvas. Gives a Rendering, with the milliseconds of each step in `times`. */
-  async parse(picture) {
+  /**
+   * Parses a picture, an ImageBitmap or a canvas. Gives a Rendering or, of a picture that no single face fills, a Scene
+   * that was parsed face by face; with its `faces` (see faces.js), and the milliseconds of each step in `times`. With
+   * `faces` "image" no faces are looked for, and the picture is taken for the portrait of one.
+   */
+  async parse(picture, { faces = "auto" } = {}) {
     const start = performance.now();
+    const found = faces === "image" ? [] : await this.finder.find(picture);
+    const times = { find: performance.now() - start, prepare: 0, run: 0 };
     const frame = frameOf(picture.width, picture.height, this.side);
-    const input = fillFrame(picture, frame, this.mean, this.std);
+    const whole = await this.#look(() => fillFrame(picture, frame, this.mean, this.std), frame, times);
+    const details = [];
+    if (found.length && !(found.length === 1 && fills(found[0], picture))) {
+      for (const face of found) {
+        const size = { width: this.side, height: this.side, window: framing(face) };
+        const look = await this.#look(() => cut(picture, size.window, this.side, this.mean, this.std), size, times);
+        if (isShown(face, look)) details.push({ face, look });
+      }
+    }
+    const { width, height } = picture;
+    let rendering;
+    if (details.length) {
+      const looks = details.map(({ look }) => look);
+      rendering = new Scene(compose(whole, picture, looks), width, height);
+      rendering.faces = details.map(({ face }, index) => ({ ...face, index }));
+    } else {
+      rendering = new Rendering(whole.logits, [LABELS.length, whole.rows, whole.columns], frame.window, width, height);
+      rendering.faces = found.length === 1 && fills(found[0], picture) && isShown(found[0], whole) ? found : [];
+    }
+    return Object.assign(rendering, { times });
+  }
+
+  /** What the network makes of an input that `make` gives, of this size and window. */
+  async #look(make, { width, height, window }, times) {
+    const start = performance.now();
+    const input = make();
     const prepared = performance.now();
-    const logits = await this.run(input, frame.width, frame.height);
-    const done = performance.now();
-    const rendering = new Rendering(logits.data, logits.dims.slice(1), frame.window, picture.width, picture.height);
+    const logits = await this.run(input, width, height);
+    const [, , rows, columns] = logits.dims;
+    const look = { logits: Float32Array.from(logits.data), rows, columns, window };
     logits.dispose?.();
-    rendering.times = { prepare: prepared - start, run: done - prepared };
-    return rendering;
+    times.prepare += prepared - start;
+    times.run += performance.now() - prepared;
+    return look;
   }
 }
 
@@ -115,19 +160,22 @@ async function importTransformers(source, webgpu) {
 
 /** What the model's own files say of it; they are also the test whether it is there. */
 async function describe(models, model) {
-  const read = async (file) => {
-    const response = await fetch(`${models}${model}/${file}`).catch(() => null);
-    if (!response?.ok) {
-      throw new Error(
-        `The model "${model}" is not there (${models}${model}/). Run \`npm run vendor\` in the folder web/; it ` +
-          `exports the bundled model. Others: faceparse export CHECKPOINT --out web/vendor/models/NAME`,
-      );
-    }
-    return response.json();
-  };
-  const [config, preprocessor] = await Promise.all([read("config.json"), read("preprocessor_config.json")]);
+  const [config, preprocessor] = await Promise.all(
+    ["config.json", "preprocessor_config.json"].map((file) => read(models, model, file)),
+  );
   const wrong = LABELS.filter((label) => config.id2label?.[label.id] !== label.name);
   if (wrong.length)
     throw new Error(`The labels of the model "${model}" are not the 19 of CelebAMask-HQ in their order.`);
   return { model, side: preprocessor.size.height, mean: preprocessor.image_mean, std: preprocessor.image_std };
+}
+
+async function read(models, model, file) {
+  const response = await fetch(`${models}${model}/${file}`).catch(() => null);
+  if (!response?.ok) {
+    throw new Error(
+      `The model "${model}" is not there (${models}${model}/). Run \`npm run vendor\` in the folder web/; it ` +
+        `exports the bundled ones. Others: faceparse export CHECKPOINT --out web/vendor/models/NAME`,
+    );
+  }
+  return response.json();
 }

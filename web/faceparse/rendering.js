@@ -173,6 +173,43 @@ export class Rendering {
   }
 }
 
+/** A picture put together from several looks (see windows.js), painted over each other in order on background. */
+export class Scene {
+  constructor(looks, width, height) {
+    Object.assign(this, { width, height });
+    this.layers = looks.map(({ logits, rows, columns, window: place }) => {
+      const all = { x: 0, y: 0, width: place.width, height: place.height };
+      return { place, rendering: new Rendering(logits, [19, rows, columns], all, place.width, place.height) };
+    });
+  }
+
+  /** As that of a Rendering. */
+  labelMap(width = this.width, height = this.height) {
+    return this.#painted(width, height, (rendering, ...size) => rendering.labelMap(...size));
+  }
+
+  /** As that of a Rendering; what no look covers is background. */
+  mask(ids, { soft = true, width = this.width, height = this.height } = {}) {
+    const rest = ids.includes(0) ? 255 : 0;
+    const paint = (rendering, width, height) => rendering.mask(ids, { soft, width, height });
+    return this.#painted(width, height, paint, rest);
+  }
+
+  #painted(width, height, paint, rest = 0) {
+    const map = new Uint8Array(width * height).fill(rest);
+    const [across, down] = [width / this.width, height / this.height];
+    for (const { place, rendering } of this.layers) {
+      const [left, right] = [place.x, place.x + place.width].map((x) => Math.round(x * across));
+      const [top, bottom] = [place.y, place.y + place.height].map((y) => Math.round(y * down));
+      if (left >= right || top >= bottom) continue; // too small to be seen
+      const piece = paint(rendering, right - left, bottom - top);
+      for (let row = top, at = 0; row < bottom; row++, at += right - left)
+        map.set(piece.subarray(at, at + right - left), row * width + left);
+    }
+    return map;
+  }
+}
+
 /**
  * The pixels along an axis in runs that lie between the same two cells: `first` and `second` cell, pixels from `start`
  * to `end`, and for each the share of the second cell. The `cells` cover the pixels from `from` over `length`; beyond

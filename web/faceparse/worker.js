@@ -17,14 +17,14 @@ const calls = {
     return { model, device, dtype, threads, note, loadTime };
   },
 
-  async parse(source, longest) {
+  async parse(source, longest, faces) {
     if (!parser) throw new Error("The model is not loaded.");
     const start = performance.now();
     const decoded = source instanceof ImageBitmap ? source : await decode(source);
     const decodeTime = performance.now() - start;
     let parsed;
     try {
-      parsed = await parser.parse(decoded);
+      parsed = await parser.parse(decoded, { faces });
     } catch (error) {
       decoded.close();
       throw error;
@@ -44,7 +44,7 @@ const calls = {
     const labels = rendering.labelMap(shown.width, shown.height);
     const end = performance.now();
     const times = { decode: decodeTime, ...rendering.times, render: end - before, total: end - start };
-    return reply({ width, height, preview, labels, times }, [preview, labels.buffer]);
+    return reply({ width, height, preview, labels, faces: rendering.faces, times }, [preview, labels.buffer]);
   },
 
   async labels(width, height) {

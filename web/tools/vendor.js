@@ -1,4 +1,4 @@
-// Puts into vendor/, which git ignores, what the pages need and is not ours, and the bundled model as ONNX. Afterwards
+// Puts into vendor/, which git ignores, what the pages need and is not ours, and the bundled models as ONNX. Afterwards
 // the pages need no network. `npm run vendor`; PYTHON names the Python that has faceparse[export], if not found.
 
 import { spawnSync } from "node:child_process";
@@ -10,8 +10,7 @@ const WEB = fileURLToPath(new URL("..", import.meta.url));
 const REPOSITORY = fileURLToPath(new URL("../..", import.meta.url));
 const MODULES = join(WEB, "node_modules");
 const VENDOR = join(WEB, "vendor");
-const MODEL = join(VENDOR, "models", "lite");
-const WEIGHTS = join(REPOSITORY, "faceparse_core", "weights", "lite.safetensors");
+const MODELS = ["lite", "finder"];
 
 const FILES = {
   "transformers/transformers.min.js": join(MODULES, "@huggingface/transformers/dist/transformers.min.js"),
@@ -34,15 +33,19 @@ for (const [name, source] of Object.entries(FILES)) {
   copyFileSync(source, target);
 }
 
-if (!existsSync(join(MODEL, "onnx", "model.onnx")) || age(join(MODEL, "onnx", "model.onnx")) < age(WEIGHTS)) {
-  rmSync(MODEL, { recursive: true, force: true });
+for (const name of MODELS) {
+  const folder = join(VENDOR, "models", name);
+  const graph = join(folder, "onnx", "model.onnx");
+  const weights = join(REPOSITORY, "faceparse_core", "weights", `${name}.safetensors`);
+  if (existsSync(graph) && age(graph) >= age(weights)) continue;
+  rmSync(folder, { recursive: true, force: true });
   const python = findPython();
-  console.log(`Exporting the bundled model with ${python} …`);
-  const { status } = spawnSync(python, ["-m", "faceparse_core", "export", "lite", "--out", MODEL], {
+  console.log(`Exporting ${name}, which comes with the package, with ${python} …`);
+  const { status } = spawnSync(python, ["-m", "faceparse_core", "export", name, "--out", folder], {
     cwd: REPOSITORY,
     stdio: "inherit",
   });
-  if (status !== 0) fail("The bundled model could not be exported (see above).");
+  if (status !== 0) fail(`${name} could not be exported (see above).`);
 }
 console.log(`Everything is in ${VENDOR}`);
 
