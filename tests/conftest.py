@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import importlib.util
+import os
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,6 +12,10 @@ from hypothesis import settings
 
 ROOT = Path(__file__).parents[1]
 STANDIN = ROOT / "tests" / "comfy_standin"
+
+# Where several processes share the tests (pytest -n 2), each keeps to one core.
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 # A busy machine may be slow, and the first call of many things loads a library: no example fails for its time.
 settings.register_profile("faceparse", deadline=None)

@@ -57,9 +57,10 @@ def odds(mask: Tensor) -> Tensor:
 
 
 def start_from(lite: Lite) -> HairOutline:
-    """A network to train: sees what ``lite`` sees, does not look at the mask yet, and changes nothing."""
+    """A network to train: sees what ``lite`` sees but for its blocks, knows no mask yet, and changes nothing."""
     network = HairOutline()
-    weights = {f"body.{key}": value for key, value in lite.state_dict().items() if not key.startswith("classifier")}
+    other = ("classifier", "blocks")
+    weights = {f"body.{key}": value for key, value in lite.state_dict().items() if not key.startswith(other)}
     stem = weights["body.stem.conv.weight"]
     weights["body.stem.conv.weight"] = torch.cat([stem, torch.zeros_like(stem[:, :1])], dim=1)
     network.load_state_dict(network.state_dict() | weights)
