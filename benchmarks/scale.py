@@ -48,13 +48,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder), args)
         for name in args.only:
-            work = {"rates": bench.rates, "killed": bench.killed, "folder": bench.folder_run, "ray": bench.ray}[name]
-            print(name, json.dumps(work(), indent=2), flush=True)
+            print(name, json.dumps(getattr(bench, name)(), indent=2), flush=True)
 
 
 class Bench:
     def __init__(self, folder: Path, args: argparse.Namespace):
-        self.folder, self.args = folder, args
+        self.scratch, self.args = folder, args
         self.photos = folder / "photos"
         self.photos.mkdir()
         files = sorted(path for path in args.pictures.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
@@ -65,8 +64,8 @@ class Bench:
 
     def plan(self, name: str, fresh: bool = True) -> batch.Work:
         if fresh:
-            shutil.rmtree(self.folder / name, ignore_errors=True)
-        return batch.plan(str(self.photos), self.folder / name, _SETTINGS, shard=self.args.shard)
+            shutil.rmtree(self.scratch / name, ignore_errors=True)
+        return batch.plan(str(self.photos), self.scratch / name, _SETTINGS, shard=self.args.shard)
 
     def rates(self) -> dict:
         rates: dict[int, list[float]] = {1: [], self.args.workers: []}
@@ -78,7 +77,7 @@ class Bench:
         return {f"{workers} processes": f"{statistics.median(own):.1f} pictures/s" for workers, own in rates.items()}
 
     def killed(self) -> dict:
-        out, chance, kills = self.folder / "killed", random.Random(1), 0
+        out, chance, kills = self.scratch / "killed", random.Random(1), 0
         command = [sys.executable, "-m", "faceparse_core", "batch", str(self.photos), "--out", str(out)]
         command += ["--shard", str(self.args.shard), "--workers", str(self.args.workers), *_WORDS]
         while True:
@@ -95,8 +94,8 @@ class Bench:
         names = [row["path"] for row in _rows(out, ["path"])]
         return {"killed": kills, "exit code at last": running.returncode, **self._once(names)}
 
-    def folder_run(self) -> dict:
-        out = self.folder / "parsed"
+    def folder(self) -> dict:
+        out = self.scratch / "parsed"
         command = [sys.executable, "-m", "faceparse_core", str(self.photos), "--out", str(out), *_WORDS]
 
         def run(until: int) -> tuple[int, list[int]]:

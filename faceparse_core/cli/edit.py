@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from faceparse_core.cli.files import Outputs, one_file, out_path, pictures_in
-from faceparse_core.cli.options import add_model_options, counted, face_parser
+from faceparse_core.cli.options import add_model_options, counted, face_or, face_parser
 from faceparse_core.errors import enough_memory, number
 
 if TYPE_CHECKING:
@@ -88,7 +88,10 @@ def edit(argv: list[str]) -> int:
         help="what --privacy hides (face)",
     )
     parser.add_argument(
-        "--spare", type=_whose, metavar="FACE", help="whose face --privacy leaves alone: largest, or an index"
+        "--spare",
+        type=face_or("largest"),
+        metavar="FACE",
+        help="whose face --privacy leaves alone: largest, or an index",
     )
     parser.add_argument(
         "--background",
@@ -175,15 +178,6 @@ def _colour(text: str) -> str:
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
     return text
-
-
-def _whose(text: str) -> int | str:
-    """``--spare``: largest, or an index."""
-    if text == "largest":
-        return text
-    if not (text.isascii() and text.isdecimal()):
-        raise argparse.ArgumentTypeError(f"{text!r} is neither 'largest' nor an index from 0 on")
-    return int(text)
 
 
 def _look(text: str) -> Look:

@@ -37,6 +37,19 @@ def whole(least: int, most: int | None = None) -> Callable[[str], int]:
     return number
 
 
+def face_or(*words: str) -> Callable[[str], str | int]:
+    """What takes one of these words or the number of a face from the command line."""
+
+    def face(text: str) -> str | int:
+        if text in words:
+            return text
+        if not (text.isascii() and text.isdecimal()):
+            raise argparse.ArgumentTypeError(f"'{text}' is neither {', '.join(words)} nor a number from 0 on")
+        return int(text)
+
+    return face
+
+
 def counted(faces: int) -> str:
     """So many faces, in words."""
     return "no face" if not faces else "1 face" if faces == 1 else f"{faces} faces"

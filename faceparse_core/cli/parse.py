@@ -11,7 +11,7 @@ from pathlib import Path
 
 from faceparse_core import __version__
 from faceparse_core.cli.files import Outputs, one_file, out_path, pictures_in
-from faceparse_core.cli.options import add_model_options, counted, face_parser
+from faceparse_core.cli.options import add_model_options, counted, face_or, face_parser
 from faceparse_core.errors import enough_memory
 from faceparse_core.labels import LABELS, resolve
 
@@ -79,7 +79,7 @@ def parse(argv: list[str]) -> int:
     parser.add_argument(
         "--face",
         default="all",
-        type=_face,
+        type=face_or("all", "each", "largest"),
         metavar="WHOSE",
         help="with --region, whose: all (default), largest, a number from 0 (the largest), or each: one file a face",
     )
@@ -229,15 +229,6 @@ def _picture(kind: str, args, parsing, image):
         mask = parsing.mask(args.region, soft=args.soft, face=face)
     mask = masks.edit(mask, grow=args.grow, feather=args.feather)
     return (masks.cut_out(image, mask) if kind == "cutout" else mask)[0]
-
-
-def _face(text: str) -> str | int:
-    """``--face``: all, each, largest or the number of a face."""
-    if text in ("all", "each", "largest"):
-        return text
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"'{text}' is neither all, each, largest nor a number from 0 on")
-    return int(text)
 
 
 def _table(result: dict) -> str:

@@ -99,10 +99,10 @@ def export(
         passed = [result for result in results if result.passed]
         if passed:
             side = resolution or checkpoint.resolution
-            _write_json(folder / "config.json", config)
+            write_json(folder / "config.json", config)
             preprocessor = checkpoints.preprocessor_config(side, checkpoint.mean, checkpoint.std)
             preprocessor["feature_extractor_type"] = "SegformerFeatureExtractor"  # what older versions look for
-            _write_json(folder / "preprocessor_config.json", preprocessor)
+            write_json(folder / "preprocessor_config.json", preprocessor)
             (folder / "README.md").write_text(card(checkpoint, passed, resolution, trial.scope), encoding="utf-8")
             _move(folder, out)
     return results
@@ -286,7 +286,7 @@ def _move(folder: Path, out: Path) -> None:
         os.replace(folder / name, out / name)
 
 
-def _write_json(file: Path, data: dict) -> None:
+def write_json(file: Path, data: dict) -> None:
     file.write_text(json.dumps(data, indent=2) + "\n", encoding="utf-8")
 
 

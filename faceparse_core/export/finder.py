@@ -5,7 +5,6 @@ DIR/onnx/model.onnx, DIR/config.json
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +14,7 @@ from torch import Tensor
 from faceparse_core import __version__
 from faceparse_core.errors import expanded
 from faceparse_core.export.cards import OURS
-from faceparse_core.export.exporting import needed_graphs, require_ours
+from faceparse_core.export.exporting import needed_graphs, require_ours, write_json
 from faceparse_core.faces import WEIGHTS
 from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
 
@@ -48,7 +47,7 @@ def export_finder(out: str | Path, report: Callable[[str], None] = lambda line: 
             raise ValueError(f"the finder's graph gives other numbers than the network, {apart:.1g} away: not written")
         # By this name Transformers.js takes it as a network that it has no class for.
         config = {"model_type": "custom", OURS: __version__, "stride": STRIDE, "marks": MARKS}
-        (out / "config.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
+        write_json(out / "config.json", config)
         part.replace(file)
     finally:
         part.unlink(missing_ok=True)

@@ -125,8 +125,9 @@ class Finder:
         angle."""
         seen: list[Face | None] = []
         at_once = _PIXELS_AT_ONCE // _NEAR**2
-        for start in range(0, len(faces), at_once):
-            some = list(zip(images, faces, strict=True))[start : start + at_once]
+        places = list(zip(images, faces, strict=True))
+        for start in range(0, len(places), at_once):
+            some = places[start : start + at_once]
             windows = [replace(framing(face), angle=face.angle) for _, face in some]
             pixels = [cut(image, window, _NEAR, MEAN) for (image, _), window in zip(some, windows, strict=True)]
             outputs = self._seen(torch.stack([self._normalised(one) for one in pixels]))

@@ -26,7 +26,7 @@ from faceparse_core.labels import LABELS, NUM_LABELS
 from faceparse_core.models.lite import Lite
 from faceparse_core.training.data import Labelled, Source, read_pair
 from faceparse_core.training.metrics import Confusion
-from faceparse_core.training.running import dtype_for, normalise
+from faceparse_core.training.running import dtype_for, seen
 
 _STEPS = (0.8, 0.4, 0.2, 0.1)
 _FARTHEST = 2.0
@@ -83,17 +83,14 @@ def calibrate(data: str, init: str, out: str, pictures: int = 600, device: str =
     dtype = dtype_for("auto", where)
     placed(network, where).eval()
 
-    def seen() -> Iterator[tuple[Tensor, Tensor]]:
+    def looks() -> Iterator[tuple[Tensor, Tensor]]:
         for name in tqdm(names, unit="image"):
             image, mask = read_pair(source.folder, name)
-            square = np.array(Image.fromarray(image).resize((512, 512), Image.Resampling.BILINEAR))
-            pixels = normalise(torch.from_numpy(square).to(where).permute(2, 0, 1)[None].float() / 255)
-            with torch.autocast(where.type, dtype=dtype, enabled=dtype is not None):
-                logits = network(pixels.contiguous(memory_format=torch.channels_last))[0].cpu()
-            small = Image.fromarray(mask).resize(logits.shape[:0:-1], Image.Resampling.NEAREST)
+            logits = seen(network, image, where, dtype, 512).cpu()
+            small = Image.fromarray(mask).resize((logits.shape[2], logits.shape[1]), Image.Resampling.NEAREST)
             yield logits, torch.from_numpy(np.array(small))
 
-    bias = fit(seen())
+    bias = fit(looks())
     print(", ".join(f"{label.name} {value:+.1f}" for label, value in zip(LABELS, bias.tolist(), strict=True) if value))
     cast(nn.Conv2d, network.cpu().classifier).bias += bias  # type: ignore[operator]  # it has one
     return checkpoints.save(network, out)

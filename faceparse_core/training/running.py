@@ -7,7 +7,9 @@ import os
 from pathlib import Path
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -114,6 +116,16 @@ def normalise(pixels: Tensor) -> Tensor:
     mean = torch.tensor(checkpoints.Checkpoint.mean, device=pixels.device)[:, None, None]
     std = torch.tensor(checkpoints.Checkpoint.std, device=pixels.device)[:, None, None]
     return (pixels - mean) / std
+
+
+@torch.no_grad()
+def seen(network: nn.Module, image: np.ndarray, device: torch.device, dtype: torch.dtype | None, size: int) -> Tensor:
+    """Logits [19, h, w] of an image, uint8 [H, W, 3], brought to a square of this size; ``dtype`` as ``dtype_for``
+    gives it."""
+    square = np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
+    pixels = normalise(torch.from_numpy(square).to(device).permute(2, 0, 1)[None].float() / 255)
+    with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
+        return network(pixels.contiguous(memory_format=torch.channels_last))[0]
 
 
 def step_sizes(config: Sized) -> list[int]:

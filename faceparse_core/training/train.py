@@ -15,10 +15,8 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, cast
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -39,7 +37,7 @@ from faceparse_core.training.depthwise import quicken_depthwise
 from faceparse_core.training.losses import Criterion
 from faceparse_core.training.metrics import Confusion
 from faceparse_core.training.painting import PLAIN, Augmentation
-from faceparse_core.training.running import Run, dtype_for, loader_of, normalise, step_sizes
+from faceparse_core.training.running import Run, dtype_for, loader_of, normalise, seen, step_sizes
 
 ARCHITECTURES = ("lite", *(f"segformer-{size}" for size in SIZES))
 
@@ -173,10 +171,7 @@ def validate(network: nn.Module, pictures: Labelled, device: torch.device, dtype
     confusion = Confusion()
     for name in pictures.names:
         image, mask = read_pair(pictures.folder, name)
-        square = np.array(Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR))
-        pixels = normalise(torch.from_numpy(square).to(device).permute(2, 0, 1)[None].float() / 255)
-        with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
-            logits = network(pixels.contiguous(memory_format=torch.channels_last))
+        logits = seen(network, image, device, dtype, size)[None]
         logits = F.interpolate(logits.float(), size=mask.shape, mode="bilinear", align_corners=False)
         confusion.add(torch.from_numpy(mask), pictures.source.comparable(logits[0].argmax(0).to("cpu")))
     return confusion

@@ -138,6 +138,14 @@ class Demo:
             [x, y],
         )
 
+    def tab_to(self, selector: str) -> None:
+        """Presses Tab until this has the focus."""
+        for _ in range(40):
+            self.page.keyboard.press("Tab")
+            if self.page.evaluate("s => document.activeElement.matches(s)", selector):
+                return
+        pytest.fail(f"Tab does not reach {selector}")
+
     def move_to(self, x: float, y: float) -> None:
         box = self.page.locator("#overlay").bounding_box()
         self.page.mouse.move(box["x"] + x * box["width"], box["y"] + y * box["height"])

@@ -229,18 +229,11 @@ def test_the_whole_page_by_keyboard(demo, places):
     """From the address bar: the sample, over the picture, one label alone, its mask, its file."""
     page = demo.page
 
-    def tab_to(selector: str) -> None:
-        for _ in range(60):
-            page.keyboard.press("Tab")
-            if page.evaluate("s => document.activeElement.matches(s)", selector):
-                return
-        pytest.fail(f"Tab does not reach {selector}")
-
-    tab_to("#file")
-    tab_to("#sample")
+    demo.tab_to("#file")
+    demo.tab_to("#sample")
     page.keyboard.press("Enter")
     demo.wait()
-    tab_to("#overlay")
+    demo.tab_to("#overlay")
     stepped(demo, "ArrowUp", 1)
     assert page.is_visible("#cross")
     stepped(demo, "Shift+ArrowUp", 8)
@@ -256,16 +249,16 @@ def test_the_whole_page_by_keyboard(demo, places):
     page.keyboard.press("Space")
     page.keyboard.press("Escape")
     assert demo.chosen() == {13} and page.is_hidden("#cross")
-    tab_to("[name=view]")
+    demo.tab_to("[name=view]")
     page.keyboard.press("ArrowRight")
     page.wait_for_selector("#view.bare")
-    tab_to("[data-region=hair]")
+    demo.tab_to("[data-region=hair]")
     page.keyboard.press("Enter")
     assert demo.chosen() == set(GROUPS["hair"])
-    tab_to("#labels input")
+    demo.tab_to("#labels input")
     page.keyboard.press("Space")
     assert demo.chosen() == {0, 13}
-    tab_to("[data-file=mask]")
+    demo.tab_to("[data-file=mask]")
     with page.expect_download() as saving:
         page.keyboard.press("Enter")
     assert saving.value.suggested_filename == "closeup.mask.png"

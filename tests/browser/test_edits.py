@@ -164,30 +164,23 @@ def test_each_tool_changes_its_part_alone(view, picture, parsing):
 def test_the_view_by_keyboard(demo):
     page = demo.page
 
-    def tab_to(selector: str) -> None:
-        for _ in range(40):
-            page.keyboard.press("Tab")
-            if page.evaluate("s => document.activeElement.matches(s)", selector):
-                return
-        pytest.fail(f"Tab does not reach {selector}")
-
     demo.parse()
-    tab_to("[name=view]")
+    demo.tab_to("[name=view]")
     for _ in range(3):
         page.keyboard.press("ArrowRight")
     edited(demo)
     assert page.is_hidden("#labels") and page.is_visible("#edits") and page.is_hidden("[data-file=mask]")
-    tab_to("[name=hair]")
+    demo.tab_to("[name=hair]")
     page.keyboard.press("ArrowRight")
     assert page.get_attribute("[name=hair]:checked", "aria-label") == "blond"
-    tab_to("[name=lips]")
-    tab_to("#blur")
+    demo.tab_to("[name=lips]")
+    demo.tab_to("#blur")
     page.keyboard.press("ArrowRight")
     assert page.input_value("#blur") == "0.5"
-    tab_to("#hide")
+    demo.tab_to("#hide")
     page.keyboard.press("Space")
     assert page.is_checked("#hide")
-    tab_to("[data-file=edited]")
+    demo.tab_to("[data-file=edited]")
     with page.expect_download() as saving:
         page.keyboard.press("Enter")
     assert saving.value.suggested_filename == "closeup.edited.png"
