@@ -14,11 +14,12 @@ from torch import Tensor
 from faceparse_core import images as pictures
 from faceparse_core.edits.colours import Colour, rgb
 from faceparse_core.edits.each import changed
-from faceparse_core.edits.rim import Rim, rim
+from faceparse_core.edits.rim import FAINT, rim
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.images import Images
-from faceparse_core.masks.reduced import averaged, box_mean, enlarged, pairs
-from faceparse_core.rendering import row_bands, spread
+from faceparse_core.masks.outline import bands
+from faceparse_core.masks.reduced import CACHED_PIXELS, averaged, box_mean, enlarged, pairs, reduced_rows, tiles
+from faceparse_core.rendering import alone, spread
 
 # A disc of the lens is so many cells of its grid wide, from the middle; the grid of all is as fine as the least needs.
 _CELLS, _FINEST = 5, 2.5
@@ -63,10 +64,10 @@ def blur_background(
 
     def change(image: Tensor, mask: Tensor, _: int) -> None:
         size = radius / 100 * max(mask.shape)
-        if size >= 0.5 and bool((mask < 0.5).any()):
+        if size >= 0.5 and float(mask.min()) < 0.5:
             factor = max(1, int(size * (1 - 0.8 * falloff) / _FINEST))
             small = _out_of_focus(image, mask, size, falloff, factor)
-            _lay(image, mask, partial(_rows_of, small, factor, mask.shape[1]))
+            _lay(image, mask, partial(_rows_of, small, factor))
 
     return changed(frames, masks, change, progress)
 
@@ -103,13 +104,14 @@ def replace_background(
         )
 
     def change(image: Tensor, mask: Tensor, number: int) -> None:
-        _lay(image, mask, partial(_plain_or_rows, behind[number % len(behind)]))
+        _lay(image, mask, partial(_plain_or_part, behind[number % len(behind)]))
 
     return changed(frames, masks, change, progress)
 
 
-def _plain_or_rows(behind: Tensor, rows: slice) -> Tensor:
-    return pictures.as_float(behind if len(behind) == 1 else behind[rows])
+def _plain_or_part(behind: Tensor, tile: tuple[slice, slice]) -> Tensor:
+    part = behind if behind.shape[:2] == (1, 1) else behind[tile]
+    return pictures.as_float(part.permute(2, 0, 1).contiguous())
 
 
 def _is_colour(new: object) -> bool:
@@ -126,57 +128,64 @@ def _filling(image: Tensor, height: int, width: int) -> Tensor:
     return pictures.resize(image[top : top + tall, left : left + broad].cpu(), (height, width))
 
 
-def _lay(image: Tensor, person: Tensor, behind: Callable[[slice], Tensor]) -> None:
-    """Lays the person of an image [H, W, 3] over what is ``behind`` them in rows of it, [h, W, 3]."""
-    edge: Rim | None = rim(image, person) if bool(((person > 0) & (person < 1)).any()) else None
-    width = person.shape[1]
+def _lay(image: Tensor, person: Tensor, behind: Callable[[tuple[slice, slice]], Tensor]) -> None:
+    """Lays the person of an image [H, W, 3] over what is ``behind`` them in rows and columns of it, [3, h, w]."""
+    edge = rim(image, person)
 
-    def lay(rows: slice) -> None:
-        alpha = person[rows]
-        if bool((alpha >= 1).all()):
+    def lay(tile: tuple[slice, slice]) -> None:
+        alpha, there = person[tile], image[tile]
+        new = behind(tile)
+        if bool((alpha <= FAINT).all()):
+            there.copy_(new.permute(1, 2, 0).expand_as(there))
             return
-        pixels = image[rows]
-        new = behind(rows).expand_as(pixels)
-        found = torch.where((alpha > 0)[..., None], pixels, new)
-        down, across = ((alpha > 0) & (alpha < 1)).nonzero(as_tuple=True)
-        if edge is not None and len(down):
-            # In the soft edge the image is a mixture; the person's own colours are laid over the new background.
-            soft = down * width + across
-            mixture, much = pixels.reshape(-1, 3).index_select(0, soft), alpha.flatten().index_select(0, soft)
-            own, share = edge.parted(mixture, much, down + rows.start, across)
-            found.view(-1, 3).index_copy_(0, soft, torch.lerp(new[down, across], own, share[:, None]))
-        image[rows] = found
+        pixels = there.permute(2, 0, 1).contiguous()
+        # In the soft edge the image is a mixture; the person's own colours are laid over the new background.
+        own, share = edge.parted(pixels, alpha, tile, certain=True)
+        there.copy_(torch.lerp(new, own, share).permute(1, 2, 0))
 
-    spread(lay, row_bands(person.shape, 64))
+    spread(lay, tiles(edge.share < 1 - FAINT, edge.factor, person.shape))
 
 
-def _rows_of(small: Tensor, factor: int, width: int, rows: slice) -> Tensor:
-    """Rows of what is out of focus, [h, W, 3], of its light on the grid."""
-    return enlarged(small, factor, rows, slice(0, width))[0].sqrt_().permute(1, 2, 0)
+def _rows_of(small: Tensor, factor: int, tile: tuple[slice, slice]) -> Tensor:
+    """Rows and columns of what is out of focus, [3, h, w], of its light on the grid."""
+    return enlarged(small, factor, *tile)[0].sqrt_()
 
 
 def _out_of_focus(image: Tensor, person: Tensor, size: float, falloff: float, factor: int) -> Tensor:
     """The blurred light of the background, [1, 3, h, w], reduced by ``factor``; discs of ``size`` pixels at most."""
     height, width = person.shape
-    small = torch.empty(-(-height // factor), -(-width // factor), 4)
+    # Of squares of the factor, where there is any background.
+    away = torch.zeros(1, 4, -(-height // factor), -(-width // factor))
+    there = torch.empty(away.shape[2:], dtype=torch.bool)
 
-    def reduce(rows: slice) -> None:
+    def look(rows: slice) -> None:
+        there[reduced_rows(rows, factor)] = averaged(person[rows, :, None], factor)[..., 0] < 1 - FAINT
+
+    def reduce(tile: tuple[slice, slice]) -> None:
         # What is only half background has the person's colours in it.
-        weight = (1 - person[rows, :, None]).pow(4)
-        light = image[rows].square().mul_(weight)  # nearly: sRGB is a power of 2.2
-        small[rows.start // factor : -(-rows.stop // factor)] = averaged(torch.cat([light, weight], 2), factor)
+        weight = (1 - person[tile]).square().square_()
+        light = image[tile].permute(2, 0, 1).contiguous().square_().mul_(weight)  # nearly: sRGB is a power of 2.2
+        small = (0, slice(3), *(reduced_rows(side, factor) for side in tile))
+        away[small] = averaged(light, factor, (1, 2))
+        away[0, 3, small[2], small[3]] = averaged(weight[None], factor, (1, 2))[0]
 
-    step = max(1, (1 << 17) // width // factor) * factor
-    spread(reduce, (slice(top, min(top + step, height)) for top in range(0, height, step)))
-    light = small.permute(2, 0, 1)[None]
+    spread(look, bands(height, width, CACHED_PIXELS, factor))
+    spread(reduce, tiles(there, factor, person.shape))
     # Where there is no background far and wide, what there is of it at all.
-    light = light + 1e-3 * box_mean(light, max(1, max(light.shape[2:]) // 4)) + 1e-6 * light.mean((2, 3), keepdim=True)
+    far = alone(lambda: box_mean(away, max(1, max(away.shape[2:]) // 4)))
+    light = away + 1e-3 * far + 1e-6 * far.mean((2, 3), keepdim=True)
     sizes = [size * (1 - 0.8 * falloff * (1 - step / (_BLURS - 1))) for step in range(_BLURS)] if falloff else [size]
-    blurred = [_disc_blur(light, one / factor) for one in sizes]
-    blurred = [one[:, :3] / one[:, 3:].clamp(min=1e-9) for one in blurred]
-    if len(blurred) == 1:
-        return blurred[0].contiguous()
-    near = _depth(light[0, 3] < 0.5, size / factor) * (len(sizes) - 1)
+    blurred = [torch.empty(0)] * len(sizes)
+
+    def blur(step: int) -> None:
+        one = _disc_blur(light, sizes[step] / factor)
+        blurred[step] = one[:, :3] / one[:, 3:].clamp(min=1e-9)
+
+    # The widest takes longest.
+    spread(blur, reversed(range(len(sizes))))
+    if not falloff:
+        return blurred[0]
+    near = alone(lambda: _depth(light[0, 3] < 0.5, size / factor) * (len(sizes) - 1))
     result = blurred[0]
     for step, one in enumerate(blurred[1:]):
         result = torch.lerp(result, one, (near - step).clamp(0, 1))
@@ -196,7 +205,7 @@ def _depth(person: Tensor, size: float) -> Tensor:
 def _disc_blur(light: Tensor, radius: float) -> Tensor:
     """Each cell of [1, C, h, w] as a disc of this radius in cells, the border repeated."""
     factor = max(1, round(radius / _CELLS))
-    coarse = F.avg_pool2d(light, factor, ceil_mode=True, count_include_pad=False) if factor > 1 else light
+    coarse = averaged(light, factor, (2, 3))
     radius = radius / factor
     reach = max(1, round(radius + 0.5))
     places = torch.arange(-reach, reach + 1)

@@ -8,16 +8,16 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from faceparse_core.edits.colours import Colour, lab, lightness, most_chroma, to_srgb
+from faceparse_core.edits.colours import Colour, lab, lightness, lightness_of, most_chroma, to_srgb
 from faceparse_core.edits.each import changed
 from faceparse_core.edits.rim import rim
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.images import Images
-from faceparse_core.masks.reduced import box_of, pairs
-from faceparse_core.rendering import row_bands, spread
+from faceparse_core.masks.reduced import box_of, pairs, tiles
+from faceparse_core.rendering import spread
 
 # New colours are worked out once for so many lightnesses, their chroma for fewer, at so many steps of the gradient.
-_SHADES, _LEVELS, _STEPS = 2048, 512, 33
+_SHADES, _LEVELS, _STEPS = 4096, 512, 33
 # What is dyed black is not without light, nor is what is bleached nothing but light.
 _DARKEST, _LIGHTEST = 0.16, 0.90
 # How contrast grows with lightness, by the power of its ratio: between moving (0) and multiplying (1); and at most.
@@ -90,31 +90,27 @@ def _recolour_one(image: Tensor, mask: Tensor, colours: tuple[Tensor, Tensor], s
     dyed = _dyed(*colours, *_spread(image, mask), light, 1 if one else _STEPS)
     gradient = None if one else _gradient(mask) * _SHADES
     edge = rim(image, mask)
-    width = mask.shape[1]
 
-    def change(part: slice) -> None:
-        down, across = mask[part].nonzero(as_tuple=True)
-        if not len(down):
+    def change(tile: tuple[slice, slice]) -> None:
+        alpha, there = mask[tile], image[tile]
+        if not bool((alpha > 0).any()):
             return
-        where, down = down * width + across, down + part.start
-        # A copy even of a single row, which is written back.
-        pixels, alpha = image[part].flatten(0, 1).clone(), mask[part].flatten().index_select(0, where)
-        original = pixels.index_select(0, where)
-        before = original
+        # Channel by channel it is many times quicker.
+        original = there.permute(2, 0, 1).contiguous()
+        own, share = original, alpha
         # In the rim the inside alone is changed, and what shines through from behind is not.
-        mixed = edge.mixed(alpha, down, across)
-        if len(mixed):
-            own, share = edge.parted(*(one.index_select(0, mixed) for one in (before, alpha, down, across)))
-            before = original.index_copy(0, mixed, own)
-            alpha.index_copy_(0, mixed, share)
-        shade = lightness(before).mul_(_SHADES - 1).round_().long().clamp_(0, _SHADES - 1)
+        if edge.crosses(tile) or bool((alpha < 1).any()):
+            own, share = edge.parted(original, alpha, tile)
+        shade = lightness_of(own).mul_(_SHADES - 1).round_().clamp_(0, _SHADES - 1).int()
         if gradient is not None:
-            shade += gradient.index_select(0, down)
-        change = dyed.index_select(0, shade).sub_(before).mul_(alpha.mul_(strength)[:, None])
-        pixels.index_copy_(0, where, change.add_(original).clamp_(0, 1))
-        image[part] = pixels.view(image[part].shape)
+            shade += gradient[tile[0], None]
+        share = share * strength
+        for before, inside, new in zip(original, own, dyed, strict=True):
+            changed = new.index_select(0, shade.flatten()).view(shade.shape)
+            before += changed.sub_(inside).mul_(share)
+        there.copy_(original.clamp_(0, 1).permute(1, 2, 0))
 
-    spread(change, row_bands(mask.shape, 64))
+    spread(change, tiles(edge.share > 0, edge.factor, mask.shape))
 
 
 def _spread(image: Tensor, mask: Tensor) -> tuple[float, float]:
@@ -139,11 +135,11 @@ def _gradient(mask: Tensor) -> Tensor:
     top, bottom = (int((share < end).sum()) for end in (0.02, 0.98))
     way = (torch.arange(len(mask)) - top) / max(bottom - top, 1)
     way = ((way - _FROM) / (_TO - _FROM)).clamp(0, 1)
-    return (way * way * (3 - 2 * way) * (_STEPS - 1)).round().long()
+    return (way * way * (3 - 2 * way) * (_STEPS - 1)).round().int()
 
 
 def _dyed(first: Tensor, last: Tensor, middle: float, bright: float, light: float, steps: int) -> Tensor:
-    """The new sRGB of what is of each of ``_SHADES`` lightnesses, at each step of the gradient: [steps * _SHADES, 3].
+    """The new sRGB of what is of each of ``_SHADES`` lightnesses, at each step of the gradient: [3, steps * _SHADES].
 
     The new colour depends on the lightness alone. The median goes to that of the colour, and contrast grows with it.
     """
@@ -168,4 +164,4 @@ def _dyed(first: Tensor, last: Tensor, middle: float, bright: float, light: floa
     fading = torch.minimum(levels / own, (1 - levels) / (1 - own)).clamp(0, 1).pow(_FADING)
     chroma = torch.minimum(chroma * fading, most_chroma(levels, hue))
     chroma = chroma.gather(1, (shade * (_LEVELS - 1)).round().long().clamp_(0, _LEVELS - 1))
-    return to_srgb(torch.stack([shade, hue.cos() * chroma, hue.sin() * chroma], 2).view(-1, 3))
+    return to_srgb(torch.stack([shade, hue.cos() * chroma, hue.sin() * chroma], 2).view(-1, 3)).T.contiguous()

@@ -6,10 +6,14 @@ import math
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from faceparse_core.masks.reduced import averaged, box_mean
+from faceparse_core.masks.outline import bands
+from faceparse_core.masks.reduced import CACHED_PIXELS, averaged, box_mean, enlarged, reduced_rows
+from faceparse_core.rendering import alone, spread
+
+FAINT = 1 / 1024
+"""Less of a mask than this is not seen in 8 bits, nor what is missing to the whole."""
 
 # The longer side of what the colours are averaged in; a neighbourhood reaches so many of its cells.
 _SIDE, _NEAR, _WIDE, _FARTHER = 400, 3, 6, 3
@@ -29,59 +33,67 @@ class Rim:
     """Of a picture and its mask, on a coarse grid: the colours inside and outside, and how far it is to the edge."""
 
     cells: Tensor  # [1, 7, h, w]: inside (3), outside (3), the share of the neighbourhood that is in the mask
+    share: Tensor  # [h, w]: of each cell what is in the mask
     factor: int
 
-    def of(self, rows: Tensor, columns: Tensor) -> Tensor:
-        """What the cells say at these pixels, int64 [N]: [7, N]."""
-        height, width = self.cells.shape[2:]
-        places = [
-            (places * (2 / (self.factor * size))).add_(1 / (self.factor * size) - 1)
-            for places, size in ((columns, width), (rows, height))
-        ]
-        grid = torch.stack(places, 1)[None, None]
-        found = F.grid_sample(self.cells, grid, mode="bilinear", padding_mode="border", align_corners=False)
-        return found[0, :, 0]
+    def crosses(self, tile: tuple[slice, slice]) -> bool:
+        """Whether any of the rim lies in these rows and columns."""
+        rows, columns = (reduced_rows(side, self.factor) for side in tile)
+        return bool((self.cells[0, 6, rows, columns] < _WHOLE).any())
 
-    def mixed(self, alpha: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Which of these pixels lie in the rim, int64 [M]; ``alpha``: the mask there [N]."""
-        whole = (self.cells[0, 6] >= _WHOLE).flatten()
-        # Divided once for each row and column, not for each pixel.
-        down, across = (torch.arange(side * self.factor) // self.factor for side in self.cells.shape[2:])
-        cell = (down * self.cells.shape[3]).index_select(0, rows) + across.index_select(0, columns)
-        return ((alpha < 1) | ~whole.index_select(0, cell)).nonzero()[:, 0]
-
-    def parted(self, pixels: Tensor, alpha: Tensor, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """The colours of what is in the mask, [N, 3], and its share [N], at pixels [N, 3] of the rim; ``alpha`` [N].
+    def parted(
+        self, pixels: Tensor, alpha: Tensor, tile: tuple[slice, slice], *, certain: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """The colours of what is in the mask, [3, h, w], and its share [h, w], at the pixels [3, h, w] of these rows
+        and columns; ``alpha`` [h, w]: the mask there.
 
         The share is no greater than the mask's; it is less where a pixel looks like what is beside the mask: skin that
-        was taken for hair. The colours are those of the inside plus what the mixture does not explain (Forte 2021).
+        was taken for hair. The colours are those of the inside plus what the mixture does not explain (Forte 2021);
+        where the share is 1 they are the pixels'. ``certain``: where the mask is 1, it is, too.
         """
-        found = self.of(rows, columns)
+        found = enlarged(self.cells, self.factor, *tile)[0]
         inside, outside, whole = found[:3], found[3:6], found[6]
-        mixture = pixels.T.contiguous()  # by channels, which is quicker
-        way, away = inside - outside, mixture - outside
+        way, away = inside - outside, pixels - outside
         alike = 3 * _ALIKE**2
         own = (away * way).sum(0).add_(alike).div_((way * way).sum(0).add_(alike))
         own.mul_((_GENEROUS + _TRUSTED) - _TRUSTED * alpha).clamp_(0, 1)
         # Half-way into the mask's neighbourhood the picture is trusted less and less, and the mask more.
-        unsure = ((_WHOLE - whole) / (_WHOLE - 0.5)).clamp_(0, 1).sqrt_()
+        unsure = whole.sub_(_WHOLE).mul_(-1 / (_WHOLE - 0.5)).clamp_(0, 1).sqrt_()
         share = torch.minimum(alpha, own.sub_(1).mul_(unsure).add_(1))
+        if certain:
+            share = torch.maximum(share, (alpha >= 1).float())
         # What the mixture does not explain, by its share.
-        left_over = away.sub_(way.mul_(share)).mul_(share).add_(inside)
-        return torch.where(share < 1, left_over, mixture).clamp_(0, 1).T, share
+        own = away.sub_(way.mul_(share)).mul_(share).add_(inside).clamp_(0, 1)
+        return torch.lerp(pixels, own, (share < 1).float()), share
 
 
 def rim(image: Tensor, mask: Tensor) -> Rim:
     """The rim of a mask, float32 [H, W], in an image, float32 [H, W, 3]."""
+    height, width = mask.shape
     factor = max(1, math.ceil(max(mask.shape) / _SIDE))
-    colours = averaged(image, factor).permute(2, 0, 1)[None]
-    share = averaged(mask[..., None], factor).permute(2, 0, 1)[None]
-    within, beyond = share**6, (1 - share) ** 6
-    sums = torch.cat([within, beyond, colours * within, colours * beyond], 1)
-    coarse = F.avg_pool2d(sums, _WIDE, ceil_mode=True, count_include_pad=False) if min(share.shape[2:]) > 1 else sums
+    colours, share = (torch.empty(-(-height // factor), -(-width // factor), count) for count in (3, 1))
+
+    def reduce(rows: slice) -> None:
+        small = reduced_rows(rows, factor)
+        colours[small] = averaged(image[rows], factor)
+        share[small] = averaged(mask[rows, :, None], factor)
+
+    spread(reduce, bands(height, width, CACHED_PIXELS, factor))
+    cells = alone(lambda: _cells(colours.permute(2, 0, 1)[None], share.permute(2, 0, 1)[None]))
+    return Rim(cells, share[..., 0], factor)
+
+
+def _cells(colours: Tensor, share: Tensor) -> Tensor:
+    """What a Rim holds, of the colours [1, 3, h, w] and the share [1, 1, h, w] of each cell."""
+    squares = torch.cat([share, 1 - share], 1).square()
+    within, beyond = (squares * squares * squares).split(1, 1)
+    sums = torch.cat([within, colours * within, beyond, colours * beyond], 1)
+    coarse = averaged(sums, _WIDE, (2, 3)) if min(share.shape[2:]) > 1 else sums
     coarse = box_mean(coarse, _FARTHER) + 1e-3 * sums.mean((2, 3), keepdim=True)
-    wide = F.interpolate(coarse, size=share.shape[2:], mode="bilinear", align_corners=False)
+    wide = coarse
+    if coarse is not sums:
+        wide = enlarged(coarse, _WIDE, *(slice(0, size) for size in share.shape[2:]))
     # The inside is told from far, since near the edge it is no longer pure; the outside is what is beside it.
-    near = box_mean(sums, _NEAR) + 1e-2 * wide
-    inside, outside = wide[:, 2:5] / (wide[:, :1] + 1e-9), near[:, 5:8] / (near[:, 1:2] + 1e-9)
-    return Rim(torch.cat([inside, outside, box_mean(share, _RIM)], 1), factor)
+    near = box_mean(sums[:, 4:], _NEAR).add_(wide[:, 4:], alpha=1e-2)
+    inside, outside = (some[:, 1:] / (some[:, :1] + 1e-9) for some in (wide[:, :4], near))
+    return torch.cat([inside, outside, box_mean(share, _RIM)], 1)

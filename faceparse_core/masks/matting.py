@@ -7,7 +7,7 @@ takes little more memory than its mask.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -30,7 +30,10 @@ from faceparse_core.masks.reduced import (
     greatest,
     linear_model,
     pairs,
+    reduced_rows,
+    runs,
     size_of,
+    tiles,
 )
 from faceparse_core.rendering import alone, spread
 
@@ -46,8 +49,6 @@ _EDGE = 0.05
 # A window of the guided filter is so many pixels of the reduced image to each side.
 _WINDOW = 4
 _BAND_PIXELS = 1 << 20
-# Tiles along an edge are about so high: lower ones are many, of higher ones the edge is a small part.
-_TILE_ROWS = 64
 # Closed-form matting is solved at so many pixels, and brought to a larger picture by the filter. The mask, where it is
 # sure, counts so much beside the colours: found by eye, so that strands stay and rims go.
 _SOLVED_PIXELS = 1 << 20
@@ -192,7 +193,7 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
     values = torch.empty(-(-height // factor), -(-width // factor))
 
     def decide(rows: slice) -> None:
-        small = values[_reduced_rows(rows, factor)]
+        small = values[reduced_rows(rows, factor)]
         if hair:
             small[:] = averaged(mask[rows, :, None], factor)[..., 0]
         _decide(mask[rows], result[rows])
@@ -239,30 +240,7 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
         found = lines[3].addcmul_(lines[0], red).addcmul_(lines[1], green).addcmul_(lines[2], blue).clamp_(0, 1)
         decided[tile].lerp_(found, lines[4])
 
-    spread(follow, _tiles(model[0, 4] > 0, factor, decided.shape))
-
-
-def _reduced_rows(rows: slice, factor: int) -> slice:
-    """The rows of a picture reduced by ``factor`` in which these are."""
-    return slice(rows.start // factor, -(-rows.stop // factor))
-
-
-def _tiles(there: Tensor, factor: int, size: Sequence[int]) -> Iterator[tuple[slice, slice]]:
-    """Rows and columns of a picture of this ``size`` in which it has a part in what is true of it reduced by
-    ``factor``, bool [h, w]; enlarging mixes a neighbour in."""
-    height, width = size
-    for rows in bands(height, width, _TILE_ROWS * width, factor):
-        small, across = _reduced_rows(rows, factor), max(1, CACHED_PIXELS // (rows.stop - rows.start))
-        for run in _runs(there[max(0, small.start - 1) : small.stop + 1].any(0)):
-            last = min((run.stop + 1) * factor, width)
-            for start in range(max(0, (run.start - 1) * factor), last, across):
-                yield rows, slice(start, min(start + across, last))
-
-
-def _runs(there: Tensor) -> list[slice]:
-    """From where to where a row, bool [W], is True."""
-    changes = torch.diff(F.pad(there.byte(), (1, 1)).int()).nonzero().flatten().tolist()
-    return [slice(*ends) for ends in zip(changes[::2], changes[1::2], strict=True)]
+    spread(follow, tiles(model[0, 4] > 0, factor, decided.shape))
 
 
 def _reduced_colours(image: Tensor, near: Tensor, factor: int) -> Tensor:
@@ -272,8 +250,8 @@ def _reduced_colours(image: Tensor, near: Tensor, factor: int) -> Tensor:
     colours = torch.zeros(*near.shape, 3)
 
     def reduce(rows: slice) -> None:
-        small = _reduced_rows(rows, factor)
-        for columns in _runs(near[small].any(0)):
+        small = reduced_rows(rows, factor)
+        for columns in runs(near[small].any(0)):
             part = image[rows, columns.start * factor : columns.stop * factor].cpu()
             scale = 255 if part.dtype == torch.uint8 else 1
             colours[small, columns] = averaged(part.float(), factor).div_(scale)
@@ -298,7 +276,7 @@ def _correct_hair(image: Tensor, mask: Tensor, box: tuple[slice, slice], result:
 
     def reduce(rows: slice) -> None:
         result[rows] = hair.corrected(given[rows])
-        alpha[_reduced_rows(rows, factor)] = averaged(given[rows, :, None], factor)[..., 0]
+        alpha[reduced_rows(rows, factor)] = averaged(given[rows, :, None], factor)[..., 0]
 
     spread(reduce, bands(height, width, CACHED_PIXELS, factor))
     everywhere = torch.ones_like(alpha, dtype=torch.bool)
@@ -307,7 +285,7 @@ def _correct_hair(image: Tensor, mask: Tensor, box: tuple[slice, slice], result:
     def correct(tile: tuple[slice, slice]) -> None:
         result[tile] = hair.corrected(given[tile], enlarged(change, factor, *tile)[0, 0])
 
-    spread(correct, _tiles(change[0, 0] != 0, factor, given.shape))
+    spread(correct, tiles(change[0, 0] != 0, factor, given.shape))
 
 
 def _closed_form(guide: Tensor, values: Tensor, band: Tensor) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
 import torch
@@ -18,6 +18,10 @@ from faceparse_core.rendering import spread
 
 # So many, with what is made of them, stay in a processor's cache.
 CACHED_PIXELS = 1 << 16
+# Tiles along an edge are about so high: lower ones are many, of higher ones the edge is a small part.
+_TILE_ROWS = 64
+# What lies so few pixels apart is one tile: each takes its time, however small it is.
+_GAP = 48
 
 
 def pairs(images: Images, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -75,16 +79,28 @@ def colours_of(image: Tensor, rows: slice) -> Tensor:
     return pictures.as_float(image[rows].cpu()).permute(2, 0, 1)[None]
 
 
-def averaged(values: Tensor, factor: int) -> Tensor:
-    """Float values [H, W, C] averaged over squares of ``factor``, at the end over what is there of them."""
+def averaged(values: Tensor, factor: int, axes: tuple[int, int] = (0, 1)) -> Tensor:
+    """Float values [H, W, C] averaged over squares of ``factor``, at the end over what is there of them.
+
+    ``axes``: those of rows and columns, where they are others."""
     if factor == 1:
         return values
-    for axis in (0, 1):
-        whole = values.shape[axis] // factor * factor
-        parts = [values.narrow(axis, 0, whole).unflatten(axis, (-1, factor)).mean(axis + 1)]
-        if rest := values.shape[axis] - whole:
-            parts.append(values.narrow(axis, whole, rest).mean(axis, keepdim=True))
-        values = torch.cat(parts, axis)
+    for axis in axes:
+        shape = list(values.shape)
+        whole, rest = divmod(shape[axis], factor)
+        shape[axis] = whole + bool(rest)
+        result = values.new_empty(shape)
+        if whole:
+            # Layer on layer: torch's mean over one axis of several is many times slower.
+            layers = values.narrow(axis, 0, whole * factor).unflatten(axis, (whole, factor)).unbind(axis + 1)
+            sums = torch.add(layers[0], layers[1], out=result.narrow(axis, 0, whole))
+            for layer in layers[2:]:
+                sums += layer
+            sums *= 1 / factor
+        if rest:
+            end = values.narrow(axis, whole * factor, rest)
+            result.narrow(axis, whole, 1).copy_(end.mean(axis, keepdim=True))
+        values = result
     return values
 
 
@@ -92,31 +108,66 @@ def enlarged(small: Tensor, factor: int, rows: slice, columns: slice) -> Tensor:
     """A part of an image from one [1, C, h, w] averaged over squares of ``factor``: bilinear, the centres stay."""
     if factor == 1:
         return small[:, :, rows, columns]
-    # Across first, in the few rows that are needed: what is gathered from columns is slow, whole rows are quick.
-    first, second, down = _between(rows, factor, small.shape[2])
-    top = int(first[0])
-    needed = small[:, :, top : int(second[-1]) + 1]
-    left, right, across = _between(columns, factor, small.shape[3])
-    wide = torch.lerp(needed[..., left], needed[..., right], across)
-    return torch.lerp(wide.index_select(2, first - top), wide.index_select(2, second - top), down[:, None])
+    # Across first, in the few rows that are needed.
+    few = slice(max(0, rows.start // factor - 1), -(-rows.stop // factor) + 1)
+    wide = _stretched(small[:, :, few], factor, columns, 3)
+    return _stretched(wide, factor, slice(rows.start - few.start * factor, rows.stop - few.start * factor), 2)
 
 
-def _between(pixels: slice, factor: int, cells: int) -> tuple[Tensor, Tensor, Tensor]:
-    """For each of the pixels along an axis the two cells to mix and the share of the second one."""
-    place = ((torch.arange(pixels.start, pixels.stop) + 0.5) / factor - 0.5).clamp(0, cells - 1)
-    first = place.long()
-    return first, (first + 1).clamp_max(cells - 1), place - first
+def _stretched(cells: Tensor, factor: int, pixels: slice, axis: int) -> Tensor:
+    """Some of the pixels along an axis of [1, C, h, w], ``factor`` to a cell, between the middles of which they are
+    mixed; beyond the last ones these go on."""
+    first, last = pixels.start // factor, -(-pixels.stop // factor)
+    count, end = last - first, cells.shape[axis] - 1
+    before = cells.narrow(axis, max(0, first - 1), 1)
+    after = cells.narrow(axis, min(last, end), 1)
+    around = torch.cat([before, cells.narrow(axis, first, count), after], axis)
+    left, middle, right = (around.narrow(axis, start, count) for start in range(3))
+    shape = list(cells.shape)
+    shape[axis : axis + 1] = [count, factor]
+    result = cells.new_empty(shape)
+    # All first pixels of the cells, all second ones …: nothing is gathered, which is slow.
+    for k in range(factor):
+        way = (k + 0.5) / factor - 0.5
+        torch.lerp(middle, left if way < 0 else right, abs(way), out=result.select(axis + 1, k))
+    return result.flatten(axis, axis + 1).narrow(axis, pixels.start - first * factor, pixels.stop - pixels.start)
+
+
+def reduced_rows(rows: slice, factor: int) -> slice:
+    """The rows of a picture reduced by ``factor`` in which these are."""
+    return slice(rows.start // factor, -(-rows.stop // factor))
+
+
+def tiles(there: Tensor, factor: int, size: Sequence[int]) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of a picture of this ``size`` in which it has a part in what is true of it reduced by
+    ``factor``, bool [h, w]; enlarging mixes a neighbour in."""
+    height, width = size
+    for rows in bands(height, width, _TILE_ROWS * width, factor):
+        small, across = reduced_rows(rows, factor), max(1, CACHED_PIXELS // (rows.stop - rows.start))
+        for run in runs(there[max(0, small.start - 1) : small.stop + 1].any(0), _GAP // factor):
+            last = min((run.stop + 1) * factor, width)
+            for start in range(max(0, (run.start - 1) * factor), last, across):
+                yield rows, slice(start, min(start + across, last))
+
+
+def runs(there: Tensor, gap: int = 0) -> list[slice]:
+    """From where to where a row, bool [W], is True; or False for no more than ``gap`` places."""
+    changes = torch.diff(F.pad(there.byte(), (1, 1)).int()).nonzero().flatten().tolist()
+    found: list[slice] = []
+    for start, stop in zip(changes[::2], changes[1::2], strict=True):
+        near = bool(found) and start - found[-1].stop <= gap
+        found.append(slice(found.pop().start if near else start, stop))
+    return found
 
 
 def box_mean(values: Tensor, radius: int) -> Tensor:
     """The mean of [1, C, h, w] over a square of ``radius`` pixels to each side, of what is inside of the image."""
     sums = _over_windows(values, radius, torch.add, 0.0)
-    for axis in (2, 3):
-        places = torch.arange(values.shape[axis])
-        last = values.shape[axis] - 1
-        counts = (places + radius).clamp_max_(last) - (places - radius).clamp_min_(0) + 1
-        sums.div_(counts[:, None] if axis == 2 else counts)
-    return sums
+    counts = []
+    for length in values.shape[2:]:
+        places = torch.arange(length)
+        counts.append((places + radius).clamp_max_(length - 1) - (places - radius).clamp_min_(0) + 1)
+    return sums.div_(counts[0][:, None] * counts[1])
 
 
 def greatest(values: Tensor, radius: int) -> Tensor:
