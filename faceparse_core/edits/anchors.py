@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -21,8 +22,9 @@ from faceparse_core.labels import GROUPS, region_ids
 
 # Around the face's box so much is looked at, in parts of its size: above, beside, below.
 _ABOVE, _BESIDE, _BELOW = 0.9, 0.6, 0.3
-# A face is looked at on a grid with about so many cells along the longer side of what is looked at.
-_CELLS = 640
+# A face is looked at on a grid with about so many cells along the longer side of what is looked at; on a finer one for
+# what is measured in few of them.
+_CELLS, FINE_CELLS = 400, 640
 # Fewer cells than this are noise.
 _FEWEST = 6
 # How far the nose stands out before the middle line, and how far the middle of the face's skin lies behind it, in
@@ -113,7 +115,7 @@ def find_anchors(labels: Tensor, face: Face, others: Sequence[Face] = ()) -> Anc
         if abs(tilt) < 30:
             between = axes.to_picture(*((right + left) / 2))
             axes = replace(axes, x=float(between[0]), y=float(between[1]), angle=axes.angle + tilt)
-            parts = Parts(labels, face, others, axes)
+            parts = parts.turned(axes)
     mouth, nose = parts.centre(*_MOUTH, far=2.0), parts.centre(_NOSE, far=2.0)
     yaw = _yaw(nose, mouth, parts.of(_SKIN))
     found, usual = parts.single(mouth), _usual(yaw)
@@ -176,42 +178,66 @@ def _among(labels: np.ndarray, ids: Sequence[int]) -> np.ndarray:
 class Parts:
     """The cells of a face and what is around it, in its frame."""
 
-    def __init__(self, labels: Tensor, face: Face, others: Sequence[Face], axes: Axes):
+    def __init__(self, labels: Tensor, face: Face, others: Sequence[Face], axes: Axes, cells: int = _CELLS):
         height, width = labels.shape
         left, right = face.x - _BESIDE * face.width, face.x + (1 + _BESIDE) * face.width
         top, bottom = face.y - _ABOVE * face.height, face.y + (1 + _BELOW) * face.height
         left, top, right, bottom = max(0, int(left)), max(0, int(top)), min(width, int(right)), min(height, int(bottom))
-        step = max(1, max(right - left, bottom - top) // _CELLS)
-        cells = labels[top:bottom:step, left:right:step].cpu().numpy()
-        down, across = cells.nonzero()
+        self._step = max(1, max(right - left, bottom - top) // cells)
+        self._cells = labels[top : bottom : self._step, left : right : self._step].cpu().numpy()
+        # Label by label, so that those of one lie together.
+        flat = self._cells.ravel()
+        order = np.argsort(flat, kind="stable")
+        order = order[np.searchsorted(flat, 1, sorter=order) :]
+        down, across = np.divmod(order.astype(np.int32), np.int32(self._cells.shape[1]))
         # The centre of the pixel that was looked at.
-        x, y = left + across * step + 0.5, top + down * step + 0.5
-        keep = is_nearest(face, others, x, y)
-        self._cells, self._places = cells, (down[keep], across[keep])
-        self.labels = cells[down, across][keep]
-        self.u, self.v = axes.to_face(x[keep], y[keep])
-        self.cell = (step / axes.unit) ** 2
+        x = (left + 0.5 + across * self._step).astype(np.float32)
+        y = (top + 0.5 + down * self._step).astype(np.float32)
+        if others:
+            keep = is_nearest(face, others, x, y)
+            order, x, y = order[keep], x[keep], y[keep]
+        self.labels, self._order, self._x, self._y = flat[order], order, x, y
+        self._bounds = np.searchsorted(self.labels, np.arange(257))
+        self._face(axes)
         # Where the picture ends above the head, it goes on beyond.
-        self.is_cut = bool(top == 0 and _among(cells[0], _HEAD).sum() > _FEWEST)
+        self.is_cut = bool(top == 0 and _among(self._cells[0], _HEAD).sum() > _FEWEST)
+
+    def _face(self, axes: Axes) -> None:
+        self.u, self.v = axes.to_face(self._x, self._y)
+        self.cell = (self._step / axes.unit) ** 2
+
+    def turned(self, axes: Axes) -> Parts:
+        """The same in another frame."""
+        parts = copy(self)
+        parts._face(axes)
+        return parts
+
+    def _where(self, label: int) -> slice:
+        return slice(self._bounds[label], self._bounds[label + 1])
 
     def of(self, *ids: int) -> tuple[np.ndarray, np.ndarray]:
         """(u, v) of the cells of these labels."""
-        there = _among(self.labels, ids)
-        return self.u[there], self.v[there]
+        u, v = (np.concatenate([places[self._where(label)] for label in ids]) for places in (self.u, self.v))
+        return u, v
 
-    def largest(self, *ids: int) -> tuple[np.ndarray, np.ndarray]:
-        """(u, v) of the cells of the largest piece that hangs together of these labels."""
+    def largest(self, label: int) -> tuple[np.ndarray, np.ndarray]:
+        """(u, v) of the cells of the largest piece that hangs together of a label."""
         from scipy import ndimage
 
-        there = _among(self.labels, ids)
-        mask = np.zeros(self._cells.shape, dtype=bool)
-        down, across = (places[there] for places in self._places)
-        mask[down, across] = True
+        where = self._where(label)
+        u, v = self.u[where], self.v[where]
+        if not len(u):
+            return u, v
+        down, across = np.divmod(self._order[where], self._cells.shape[1])
+        top, left = down.min(), across.min()
+        mask = np.zeros((down.max() - top + 1, across.max() - left + 1), dtype=bool)
+        mask[down - top, across - left] = True
         pieces, count = ndimage.label(mask)
         if count > 1:
-            own = pieces[down, across]
-            there[there] = own == np.bincount(own).argmax()
-        return self.u[there], self.v[there]
+            own = pieces[down - top, across - left]
+            largest = own == np.bincount(own).argmax()
+            u, v = u[largest], v[largest]
+        return u, v
 
     def is_bare(self, u: float, v: float) -> bool:
         """Whether around a point there is little but the face: no glasses, no hair."""

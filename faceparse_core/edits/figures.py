@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faceparse_core.edits.anchors import Anchors, Parts, find_anchors
+from faceparse_core.edits.anchors import FINE_CELLS, Anchors, Parts, find_anchors
 from faceparse_core.edits.tone import light_gains, skin_tone, to_cielab
 from faceparse_core.faces import Face, draw, wrapped
 from faceparse_core.images import Images, as_float
@@ -86,7 +86,7 @@ def _of_face(
     figures: dict[str, Any] = {"index": face.index, "box": list(face.box), "tilt": round(face.angle, 1), "yaw": None}
     parts = None
     if anchors:
-        parts = Parts(labels, face, others, anchors.frame)
+        parts = Parts(labels, face, others, anchors.frame, FINE_CELLS)
         figures |= {"tilt": round(wrapped(anchors.frame.angle), 1), "yaw": round(anchors.yaw, 1)}
     figures["skin"] = _skin(image, labels, face, gains, balance)
     figures["eyes"] = _eyes(parts, anchors, image) if parts and anchors else {"left": None, "right": None, "open": None}

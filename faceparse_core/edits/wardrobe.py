@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +40,11 @@ class Piece:
     behind: str = "hair"
     shadow: float = 0.3
     extent: tuple[float, float, float, float] = field(default=(0, 0, 0, 0))  # left, top, right, bottom of what shows
+
+    @cached_property
+    def cover(self) -> Tensor:
+        """The picture, its colours multiplied by its alpha."""
+        return torch.cat([self.picture[..., :3] * self.picture[..., 3:], self.picture[..., 3:]], 2)
 
 
 @cache

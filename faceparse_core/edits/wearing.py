@@ -24,7 +24,9 @@ from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import Axes, Face
 from faceparse_core.images import Images
 from faceparse_core.labels import region_ids
-from faceparse_core.masks.reduced import box_mean, pairs
+from faceparse_core.masks.outline import bands
+from faceparse_core.masks.reduced import CACHED_PIXELS, averaged, box_mean, enlarged, pairs
+from faceparse_core.rendering import alone, spread
 
 # Where rows have one anchor alone, they are as high as columns are wide on a head that looks ahead, within so much of
 # what is natural.
@@ -32,6 +34,8 @@ _NATURAL = 0.12
 # The shadow, in units: how far below the piece it falls and how soft it is. It falls on the person alone.
 _BELOW, _SOFTNESS = 0.045, 0.05
 _SHADED = region_ids("face + ears + neck")
+# Shadows are blurred on a grid of so many cells to that softness.
+_SHADOW_CELLS = 3
 # Less of a piece than this is not seen, and leaves pixels as they are.
 _FAINT = 1 / 512
 # Neighbouring anchors lie at least so far apart, in units: on a far side they would change places.
@@ -156,15 +160,21 @@ class _Line:
         return line
 
     def to_place(self, pixel: float) -> float:
-        return float(self._through(np.array([pixel]), self.pixels, self.places, self.scale)[0])
+        return float(self._through(np.array([pixel], dtype=float), self.pixels, self.places, self.scale)[0])
 
-    def to_pixel(self, place: np.ndarray) -> np.ndarray:
-        return self._through(place, self.places, self.pixels, 1 / self.scale)
+    def to_pixel(self, place: np.ndarray, out: np.ndarray) -> None:
+        self._through(place, self.places, self.pixels, 1 / self.scale, out)
 
     @staticmethod
-    def _through(values: np.ndarray, knots: np.ndarray, results: np.ndarray, slope: float) -> np.ndarray:
-        beyond = np.minimum(values - knots[0], 0) + np.maximum(values - knots[-1], 0)
-        return np.interp(values, knots, results) + beyond * slope
+    def _through(values: np.ndarray, knots: np.ndarray, results: np.ndarray, slope: float, out=None) -> np.ndarray:
+        # A straight line, and from each knot on by how much the next is steeper.
+        slopes = [slope, *(np.diff(results) / np.diff(knots)), slope]
+        places = np.multiply(values, np.float32(slopes[0]), out=out)
+        places += np.float32(results[0] - slopes[0] * knots[0])
+        for knot, before, after in zip(knots, slopes[:-1], slopes[1:], strict=True):
+            if after != before:
+                places += np.maximum(values - np.float32(knot), 0) * np.float32(after - before)
+        return places
 
 
 @dataclass(frozen=True)
@@ -193,50 +203,73 @@ class _Placed:
         rows = _inside(y, spare, image.shape[0])
         if columns.start >= columns.stop or rows.start >= rows.stop:
             return
-        part = self._sampled(what.picture, rows, columns)
-        colour, alpha = part[..., :3], part[..., 3]
-        known = labels[rows, columns]
-        visible = 1 - (_of_labels(known, what.behind) if front is None else front[rows, columns])
-        pixels = image[rows, columns]
-        after = pixels
-        if shade:
-            fallen = _shadow(alpha, self.frame) * torch.isin(known, torch.tensor(_SHADED, dtype=torch.uint8)) * visible
-            after = after * (1 - shade * fallen[..., None])
-        # The colours are multiplied by their alpha already.
-        visible = visible * (alpha * visible > _FAINT)
-        covered = alpha * visible
-        after = after * (1 - covered[..., None]) + colour * visible[..., None]
-        image[rows, columns] = after.clamp(0, 1)
-        cover[rows, columns] = 1 - (1 - cover[rows, columns]) * (1 - covered)
+        part = self._sampled(what.cover, rows, columns)
+        known, seen, there = labels[rows, columns], cover[rows, columns], image[rows, columns]
+        hidden = _soft(_are(known, region_ids(what.behind))) if front is None and what.behind else None
+        shadow, factor = _shadow(part[3], self.frame) if shade else (part[None, :0], 1)
+
+        def compose(band: slice) -> None:
+            colour, alpha = part[:3, band], part[3, band]
+            visible = 1 - front[rows, columns][band] if front is not None else torch.ones(alpha.shape)
+            if hidden is not None:
+                visible -= hidden[band]
+            after = there[band].permute(2, 0, 1).contiguous()
+            if shade:
+                fallen = enlarged(shadow, factor, band, slice(0, alpha.shape[1]))[0, 0].mul_(visible)
+                after *= fallen.mul_(_are(known[band], _SHADED)).mul_(-shade).add_(1)
+            # The colours are multiplied by their alpha already.
+            covered = alpha * visible
+            covered *= covered > _FAINT
+            visible *= covered > 0
+            after.mul_(1 - covered).add_(colour * visible)
+            there[band] = after.clamp_(0, 1).permute(1, 2, 0)
+            seen[band] += (1 - seen[band]).mul_(covered)
+
+        spread(compose, bands(*known.shape, CACHED_PIXELS))
 
     def _sampled(self, picture: Tensor, rows: slice, columns: slice) -> Tensor:
-        """The piece in rows and columns of the image, [h, w, 4], its colours multiplied by its alpha."""
+        """The piece, [h, w, 4], its colours multiplied by its alpha, in rows and columns of the image: [4, h, w]."""
         height, width = picture.shape[:2]
         # First about as small as it is seen, so that thin lines are not lost between the pixels.
         scale = min(1.0, 1.25 * self.frame.unit * max(self.across.scale, self.down.scale))
         size = max(1, round(height * scale)), max(1, round(width * scale))
-        small = pictures.resize(torch.cat([picture[..., :3] * picture[..., 3:], picture[..., 3:]], 2), size)
+        small = pictures.resize(picture, size)
         small = F.pad(small.permute(2, 0, 1)[None], (1, 1, 1, 1))
-        x, y = np.meshgrid(np.arange(columns.start, columns.stop) + 0.5, np.arange(rows.start, rows.stop) + 0.5)
-        u, v = self.frame.to_face(x, y)
-        x, y = self.across.to_pixel(-u if self.flipped else u), self.down.to_pixel(v)
-        # The rim of one pixel is transparent, and what lies beyond it, too.
-        x = (x / width * size[1] + 1) / (size[1] + 2) * 2 - 1
-        y = (y / height * size[0] + 1) / (size[0] + 2) * 2 - 1
-        grid = torch.from_numpy(np.stack([x, y], -1).astype(np.float32))[None]
-        part = F.grid_sample(small, grid, align_corners=False)[0].permute(1, 2, 0).clamp_(0, 1)
-        return part * (part[..., 3:] > _FAINT)
+        part = torch.empty(4, rows.stop - rows.start, columns.stop - columns.start)
+
+        def sample(band: slice) -> None:
+            x = np.arange(columns.start, columns.stop, dtype=np.float32)[None] + 0.5
+            y = np.arange(rows.start + band.start, rows.start + band.stop, dtype=np.float32)[:, None] + 0.5
+            u, v = self.frame.to_face(x, y)
+            grid = np.empty((1, *u.shape, 2), dtype=np.float32)
+            # The rim of one pixel is transparent, and what lies beyond it, too.
+            for axis, line, places, own, length in (
+                (0, self.across, -u if self.flipped else u, size[1], width),
+                (1, self.down, v, size[0], height),
+            ):
+                line.to_pixel(places, out=grid[0, ..., axis])
+                grid[..., axis] *= 2 * own / length / (own + 2)
+                grid[..., axis] += 2 / (own + 2) - 1
+            found = F.grid_sample(small, torch.from_numpy(grid), align_corners=False)[0].clamp_(0, 1)
+            part[:, band] = found.mul_(found[3] > _FAINT)
+
+        spread(sample, bands(*part.shape[1:], CACHED_PIXELS))
+        return part
 
 
 def _inside(places: np.ndarray, spare: float, length: int) -> slice:
     return slice(max(0, math.floor(places.min() - spare)), min(length, math.ceil(places.max() + spare)))
 
 
-def _of_labels(labels: Tensor, region: str) -> Tensor:
-    """The mask of a region in a label map [h, w], its edge a pixel or two soft."""
-    if not region:
-        return torch.zeros(labels.shape)
-    mask = torch.isin(labels, torch.tensor(region_ids(region), dtype=torch.uint8)).float()
+def _are(labels: Tensor, ids: Sequence[int]) -> Tensor:
+    """Which labels, uint8, are these: 0 or 1, float32 of their shape."""
+    table = torch.zeros(256)
+    table[list(ids)] = 1
+    return table.index_select(0, labels.flatten().int()).view(labels.shape)
+
+
+def _soft(mask: Tensor) -> Tensor:
+    """A mask [h, w] with its edge a pixel or two soft."""
     return F.avg_pool2d(mask[None], 3, 1, 1, count_include_pad=False)[0]
 
 
@@ -248,12 +281,17 @@ def _shifted(mask: Tensor, down: int, across: int) -> Tensor:
     ]
 
 
-def _shadow(alpha: Tensor, frame: Axes) -> Tensor:
-    """The shadow that a piece throws, [h, w]: it, moved down along the face and blurred."""
+def _shadow(alpha: Tensor, frame: Axes) -> tuple[Tensor, int]:
+    """The shadow that a piece throws: it, moved down along the face and blurred; averaged over squares, and their size:
+    [1, 1, h, w]."""
     angle = math.radians(frame.angle)
     down, across = _BELOW * frame.unit * math.cos(angle), -_BELOW * frame.unit * math.sin(angle)
     moved = _shifted(alpha, round(down), round(across))
-    reach = max(1, round(_SOFTNESS * frame.unit * 0.9))
-    spare = 2 * reach
-    blurred = box_mean(box_mean(F.pad(moved, (spare, spare, spare, spare))[None, None], reach), reach)
-    return blurred[0, 0, spare:-spare, spare:-spare]
+    reach = _SOFTNESS * frame.unit * 0.9
+    factor = max(1, int(reach / _SHADOW_CELLS))
+    small = averaged(moved, factor)[None, None]
+    cells = max(1, round(reach / factor))
+    spare = 2 * cells
+    small = F.pad(small, (spare, spare, spare, spare))
+    blurred = alone(lambda: box_mean(box_mean(small, cells), cells))
+    return blurred[..., spare:-spare, spare:-spare], factor
