@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from faceparse_core.edits.colours import to_oklab, to_srgb
 from faceparse_core.edits.sitter import Sitter
-from faceparse_core.masks.reduced import averaged, box_mean, enlarged
-from faceparse_core.rendering import row_bands, spread
+from faceparse_core.masks.reduced import averaged, box_mean, enlarged, tiles
+from faceparse_core.rendering import spread
 
 # What is darker than the skin by the second is none (nostrils, lashes, hair over it, a beard), up to the first it is;
 # against the whole face, where one side may lie in the shade, and against what is around.
@@ -48,25 +49,20 @@ class Complexion:
         reach = self.cells(_RIM)
         return (box_mean(box_mean(self.bare, reach), max(1, reach // 2)) * 2 - 1).clamp_(0, 1) * self.bare
 
-    def reduced(self, shape: Tensor) -> Tensor:
-        """A shape [h, w] over the sitter's part on the grid: [1, 1, h, w]."""
-        return averaged(shape[..., None], self.factor)[None, None, ..., 0]
-
     def lay(self, shift: Tensor) -> None:
         """Adds a change, OKLab [1, 3, h, w], to the colours of the picture where it is skin."""
         sitter = self.sitter
-        skin = sitter.shows("skin + nose")
-        width = skin.shape[1]
 
-        def change(rows: slice) -> None:
-            move = enlarged(shift, self.factor, rows, slice(0, width))[0].permute(1, 2, 0)
+        def change(tile: tuple[slice, slice]) -> None:
+            move = enlarged(shift, self.factor, *tile)[0]
             # Where nothing is to change, what conversion there and back makes of a colour is not let in.
-            inside = skin[rows] & (move != 0).any(2)
-            if bool(inside.any()):
-                band = sitter.pixels[rows]
-                band[inside] = to_srgb(to_oklab(band[inside]).add_(move[inside]))
+            inside = sitter.shows("skin + nose", tile).logical_and_((move != 0).any(0))
+            there = sitter.pixels[tile]
+            before = there.permute(2, 0, 1).contiguous()
+            after = to_srgb(to_oklab(before.flatten(1).T).add_(move.flatten(1).T)).T.view(before.shape)
+            there.copy_(torch.lerp(before, after, inside.float()).permute(1, 2, 0))
 
-        spread(change, row_bands((skin.shape[0], width), 64))
+        spread(change, tiles((shift[0] != 0).any(0), self.factor, sitter.labels.shape))
 
 
 def complexion(sitter: Sitter, finest: float) -> Complexion | None:

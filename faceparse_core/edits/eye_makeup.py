@@ -27,7 +27,6 @@ _OPAQUE = 0.55
 def shade_lids(sitter: Sitter, seen: Sequence[Eye], shadow: Eyeshadow, strength: float) -> None:
     lid = lab(shadow.colour)
     crease = lab(shadow.crease) if shadow.crease else lid
-    skin = sitter.shows("skin + nose")
     for eye in seen:
         box = _about(sitter, eye, (-0.35, 1.7), 0.08)
         if box is None:
@@ -41,7 +40,7 @@ def shade_lids(sitter: Sitter, seen: Sequence[Eye], shadow: Eyeshadow, strength:
         # Above the fold and outside the second colour.
         second = ramp(up + 0.45 * (t - 0.45), 0.18, 0.62)
         on = masks.blurred(on[None], max(0.015 * sitter.unit, 0.3))[0]
-        own = skin[box]
+        own = sitter.shows("skin + nose", box)
         near = colours_at(sitter, box, own & (on > 0.1))
         if len(near):
             colour = torch.lerp(lid, crease, second[..., None])
@@ -66,7 +65,6 @@ def _powder(sitter: Sitter, box: tuple[slice, slice], amount: Tensor, colour: Te
 def line_eyes(sitter: Sitter, seen: Sequence[Eye], liner: Eyeliner, strength: float) -> None:
     colour = lab(liner.colour)
     soft = max(_SOFT, _SOFTEST / sitter.unit)
-    allowed = sitter.shows("skin + nose + eyes")
     for eye in seen:
         box = _about(sitter, eye, (-0.2, 1.8), 0.12)
         if box is None:
@@ -82,7 +80,7 @@ def line_eyes(sitter: Sitter, seen: Sequence[Eye], liner: Eyeliner, strength: fl
             below = _across(eye, v - eye.lower_lid(t), t)
             lower = _band(below, -0.3 * width, 0.5 * width, soft) * ramp(t, 0.15, 0.6) * ramp(t, 1.05, 0.97)
             line = torch.maximum(line, lower * liner.lower)
-        amount = line * allowed[box] * (liner.strength * strength)
+        amount = line * sitter.shows("skin + nose + eyes", box) * (liner.strength * strength)
 
         def change(pixels: Tensor) -> Tensor:
             changed = colour.expand(pixels.shape).clone()
@@ -123,15 +121,14 @@ def _wing(eye: Eye, u: Tensor, v: Tensor, liner: Eyeliner, soft: float) -> Tenso
 def colour_irises(sitter: Sitter, seen: Sequence[Eye], wanted: Irises, strength: float) -> None:
     colour = lab(wanted.colour)
     for eye, found in irises(sitter, seen):
-        inside = sitter.shows(eye.label)
-        box = sitter.box(inside)
+        box = sitter.box(eye.label)
         if box is None:
             continue
         y = torch.arange(box[0].start, box[0].stop)[:, None] + 0.5 - found.y
         x = torch.arange(box[1].start, box[1].stop) + 0.5 - found.x
         away = (x * x + y * y).sqrt() / found.radius
         soft = max(0.12, 0.7 / found.radius)
-        disc = ramp(away, 1 + soft, 1 - soft) * inside[box]
+        disc = ramp(away, 1 + soft, 1 - soft) * sitter.shows(eye.label, box)
         shades = colours_at(sitter, box, disc > 0.5)
         if not len(shades):
             continue
@@ -151,13 +148,13 @@ def colour_irises(sitter: Sitter, seen: Sequence[Eye], wanted: Irises, strength:
 
 def fill_brows(sitter: Sitter, brows: Brows, strength: float) -> None:
     for name in ("left brow", "right brow"):
-        inside = sitter.shows(name)
-        box = sitter.box(inside, 0.08)
-        if box is None or int(inside.sum()) < 12:
+        box = sitter.box(name, 0.08)
+        inside = sitter.shows(name, box) if box else None
+        if box is None or inside is None or int(inside.sum()) < 12:
             continue
-        soft = masks.blurred(inside[box][None].float(), max(0.018 * sitter.unit, 0.4))[0]
-        shape = ramp(soft, 0.2, 0.85) * sitter.shows("brows + skin")[box]
-        seen = colours_at(sitter, box, inside[box])
+        soft = masks.blurred(inside[None].float(), max(0.018 * sitter.unit, 0.4))[0]
+        shape = ramp(soft, 0.2, 0.85) * sitter.shows("brows + skin", box)
+        seen = colours_at(sitter, box, inside)
         hairs = seen[seen[:, 0] <= torch.quantile(seen[:: max(1, len(seen) // 4096), 0], 0.3)]
         colour = lab(brows.colour) if brows.colour else hairs.median(0).values
 

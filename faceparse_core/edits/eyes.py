@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core.edits.colours import lightness
@@ -74,10 +73,9 @@ def _along(line: Tensor, t: Tensor) -> Tensor:
 def eyes(sitter: Sitter) -> Iterator[Eye]:
     """The eyes that are seen; none where the face has no axes of its own."""
     for name, brow_name, side in _EYES:
-        inside = sitter.shows(name)
-        if not sitter.sure or int(inside.sum()) < _FEWEST:
+        u, v = _places(sitter, name)
+        if not sitter.sure or len(u) < _FEWEST:
             continue
-        u, v = _places(sitter, inside)
         u = u * side
         inner, outer = np.quantile(u, (0.01, 0.99))
         if outer - inner < 1e-3:
@@ -85,10 +83,9 @@ def eyes(sitter: Sitter) -> Iterator[Eye]:
         half = 0.5 / sitter.unit  # from the middle of a pixel to its edge
         t = (u - inner) / (outer - inner)
         upper, lower = _line(t, v, 0.04, 3) - _shift(half), _line(t, v, 0.96, 3) + _shift(half)
-        above = sitter.shows(brow_name)
         brow = upper - _shift(_TO_BROW)
-        if int(above.sum()) >= _FEWEST:
-            u, v = _places(sitter, above)
+        u, v = _places(sitter, brow_name)
+        if len(u) >= _FEWEST:
             t = (u * side - inner) / (outer - inner)
             near = (t > -0.3) & (t < 1.4)
             if near.sum() >= _FEWEST:
@@ -97,9 +94,13 @@ def eyes(sitter: Sitter) -> Iterator[Eye]:
         yield Eye(side, name, float(inner), float(outer), *lines)
 
 
-def _places(sitter: Sitter, inside: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    rows, columns = inside.numpy().nonzero()
-    return sitter.axes.to_face(columns + 0.5, rows + 0.5)
+def _places(sitter: Sitter, region: str) -> tuple[np.ndarray, np.ndarray]:
+    """(u, v) of its pixels."""
+    box = sitter.box(region)
+    if box is None:
+        return np.empty(0), np.empty(0)
+    rows, columns = sitter.shows(region, box).numpy().nonzero()
+    return sitter.axes.to_face(columns + box[1].start + 0.5, rows + box[0].start + 0.5)
 
 
 def _line(t: np.ndarray, v: np.ndarray, share: float, degree: int) -> np.ndarray:
@@ -143,14 +144,14 @@ def irises(sitter: Sitter, seen: Sequence[Eye]) -> Iterator[tuple[Eye, Iris]]:
 def _iris(sitter: Sitter, eye: Eye, gaze: float, spread: float) -> Iris | None:
     """The circle that is darkest against what is beside it in the eye, about where it may look, in parts of the eye's
     width. None in eyes too small or too narrow to show one."""
-    inside = sitter.shows(eye.label)
-    box = sitter.box(inside)
+    box = sitter.box(eye.label)
     if box is None:
         return None
+    inside = sitter.shows(eye.label, box)
     width = eye.width * sitter.unit
     factor = max(1, round(width / _CELLS))
-    light = lightness(sitter.pixels[box].reshape(-1, 3)).view(*inside[box].shape, 1)
-    cells = averaged(torch.cat([light, inside[box][..., None].float()], 2), factor)
+    light = lightness(sitter.pixels[box].reshape(-1, 3)).view(*inside.shape, 1)
+    cells = averaged(torch.cat([light, inside[..., None].float()], 2), factor)
     light, there = cells[..., 0], cells[..., 1]
     # Where each cell's middle lies in the eye.
     y = box[0].start + (torch.arange(there.shape[0])[:, None] + 0.5) * factor
@@ -172,9 +173,7 @@ def _iris(sitter: Sitter, eye: Eye, gaze: float, spread: float) -> Iris | None:
         ring = (1.5 * radius + 0.5 - away).clamp(0, 1) * (away - 1.05 * radius + 0.5).clamp(0, 1)
         ring = ring * (places.abs()[None] > places.abs()[:, None])
         sides = [ring * (places < 0), ring * (places > 0)]
-        sums = F.conv2d(
-            torch.stack([there, there * light])[:, None], torch.stack([disc, *sides])[:, None], padding=reach
-        )
+        sums = _sums(torch.stack([there, there * light]), torch.stack([disc, *sides]))
         dark, *beside = sums[1] / sums[0].clamp(min=1e-3)
         known = (sums[0, 1:] > 0.1 * ring.sum()).float()
         contrast = sum((side - dark) * one for side, one in zip(beside, known, strict=True)) / known.sum(0).clamp(min=1)
@@ -186,3 +185,13 @@ def _iris(sitter: Sitter, eye: Eye, gaze: float, spread: float) -> Iris | None:
             best = float(value)
             found = Iris(float(x[column]), float(y[row, 0]), radius * factor, best, float(looks[row, column]))
     return found
+
+
+def _sums(values: Tensor, weights: Tensor) -> Tensor:
+    """What there is of values [n, h, w] about each cell, by weights [m, k, k]: [n, m, h, w]. By Fourier transforms, for
+    convolutions with one channel take many times as long on some processors."""
+    (height, width), size = values.shape[1:], weights.shape[1]
+    whole = (height + size - 1, width + size - 1)
+    spectrum = torch.fft.rfft2(values, s=whole)[:, None] * torch.fft.rfft2(weights, s=whole).conj()
+    sums = torch.fft.irfft2(spectrum, s=whole)
+    return sums.roll((size // 2, size // 2), (2, 3))[..., :height, :width]

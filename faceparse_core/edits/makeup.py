@@ -111,12 +111,12 @@ def _blush(skin: Complexion, colour: Tensor) -> Tensor:
     """The change to a colour on the cheekbones, light and shade kept."""
     sitter = skin.sitter
     rows, columns = (slice(0, size) for size in sitter.labels.shape)
-    shape = sitter.drawn("left cheek", "right cheek")
+    shape = sitter.drawn(("left cheek", "right cheek"), skin.factor)
     u, v = sitter.place(rows, columns, skin.factor)
     # Along the cheekbone, which rises outwards.
     rise = _BONE - _RISE * (u.abs() - _APPLE)
     near = torch.exp(-(((v - rise) / _REACH) ** 2) - (((u.abs() - _APPLE) / _ALONG) ** 2))
-    where = skin.around(skin.reduced(shape) * near, 0.1)
+    where = skin.around(shape[None, None] * near, 0.1)
     # What the colour is beside skin in white light, so that it fits the light that there is; and never lighter.
     change = colour - lab(USUAL_SKIN)
     change[0] = 0.6 * min(0.0, float(colour[0] - skin.tone[0]))

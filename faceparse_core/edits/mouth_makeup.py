@@ -62,7 +62,7 @@ def _colour(sitter: Sitter, box: tuple[slice, slice], lips: Tensor, lipstick: Li
 
 def _line(sitter: Sitter, box: tuple[slice, slice], lips: Tensor, liner: LipLiner, strength: float) -> None:
     # The rim of lips and mouth together: there is no line where the lips part.
-    whole = torch.maximum(lips, sitter.shows("inner mouth")[box].float())
+    whole = torch.maximum(lips, sitter.shows("inner mouth", box).float())
     width = max(_LINE * sitter.unit, 0.5)
     inner = masks.blurred(whole[None], width / 2)[0]
     rim = lips * ramp(inner, 0.97, 0.72)
@@ -79,15 +79,13 @@ def _line(sitter: Sitter, box: tuple[slice, slice], lips: Tensor, liner: LipLine
 
 def whiten_teeth(sitter: Sitter, strength: float) -> None:
     """Less yellow and lighter: what in the inner mouth is neither red, as tongue and gums are, nor dark."""
-    inside = sitter.shows("inner mouth")
-    box = sitter.box(inside)
-    if box is None or int(inside.sum()) < _FEWEST:
+    box = sitter.box("inner mouth")
+    inside = sitter.shows("inner mouth", box) if box else None
+    if box is None or inside is None or int(inside.sum()) < _FEWEST:
         return
-    lips = sitter.shows("lips")
-    inside = inside[box]
     seen = colours_at(sitter, box, inside)
-    around = sitter.box(lips) if bool(lips.any()) else None
-    redness = float(colours_at(sitter, around, lips[around])[:, 1].median()) if around else 0.09
+    lips = sitter.box("lips")
+    redness = float(colours_at(sitter, lips, sitter.shows("lips", lips))[:, 1].median()) if lips else 0.09
     light = float(torch.quantile(seen[:: max(1, len(seen) // 4096), 0], 0.9))
     soft = masks.blurred(inside[None].float(), max(0.012 * sitter.unit, 0.3))[0]
     amount = inside * ramp(soft, 0.4, 0.95)
@@ -108,13 +106,13 @@ def whiten_teeth(sitter: Sitter, strength: float) -> None:
 
 def _lips(sitter: Sitter) -> tuple[tuple[slice, slice], Tensor] | None:
     """Where the lips are, and their mask there with a soft edge where the picture's is, [h, w]."""
-    inside = sitter.shows("lips")
-    box = sitter.box(inside, 4 * _EDGE)
+    box = sitter.box("lips", 4 * _EDGE)
     if box is None:
         return None
-    soft = masks.blurred(inside[box][None].float(), max(0.01 * sitter.unit, 0.4))
+    inside = sitter.shows("lips", box)
+    soft = masks.blurred(inside[None].float(), max(0.01 * sitter.unit, 0.4))
     reach = max(1.0, _EDGE * sitter.unit)
     refined = masks.refine(sitter.pixels[box], soft, radius=reach, unit="pixels")[0]
     # On nothing but lips and skin, and no farther out than the edge may move.
-    near = masks.blurred(inside[box][None].float(), reach)[0]
-    return box, refined * ramp(near, 0.02, 0.3) * sitter.shows("lips + skin + nose")[box]
+    near = masks.blurred(inside[None].float(), reach)[0]
+    return box, refined * ramp(near, 0.02, 0.3) * sitter.shows("lips + skin + nose", box)

@@ -7,6 +7,7 @@ How coarse it is follows from the size of each face, not from that of the pictur
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +19,7 @@ from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import Axes, Face, face_axes
 from faceparse_core.images import Images
 from faceparse_core.labels import GROUPS, region_ids
+from faceparse_core.masks.outline import within
 from faceparse_core.masks.reduced import box_of, pairs
 
 WAYS = ("pixelate", "blur", "solid", "average face")
@@ -113,11 +115,7 @@ def _hide_one(mask: Tensor, labels: Tensor, face: Face, area: str, faces: Sequen
 
 def _grown(inside: Tensor, size: float) -> Tensor:
     """What is inside, and what is so near to it."""
-    from scipy.ndimage import distance_transform_edt
-
-    if not bool(inside.any()):
-        return inside
-    return torch.from_numpy(distance_transform_edt(~inside.numpy()) <= max(1.0, _SPARE * size))
+    return torch.from_numpy(within(inside.numpy()[None], max(1.0, _SPARE * size))[0])
 
 
 def _size(face: Face) -> float:
@@ -226,19 +224,15 @@ def _coarse(image: Tensor, where: _Where, cell: float, start: tuple[float, float
         bounds.append(edges)
         centres = torch.arange(side.start, side.stop) + 0.5
         cells.append((centres - edges[0]) / cell)
-    means = image
-    for axis, edges in enumerate(bounds):
-        inner = edges.clamp(0, image.shape[axis])
-        begin, end = int(inner[0]), int(inner[-1])
-        band = means.narrow(axis, begin, end - begin)
-        # From sums up to each edge; beyond the picture its border goes on, as the nearest cell that has pixels.
-        sums = torch.cat([torch.zeros_like(band.narrow(axis, 0, 1)), band], axis).cumsum(axis, dtype=torch.float64)
-        inner, count = inner - begin, inner.diff()
-        totals = sums.index_select(axis, inner[1:]) - sums.index_select(axis, inner[:-1])
-        means = totals / count.clamp(min=1).view([-1 if one == axis else 1 for one in range(3)])
-        filled = count.nonzero().flatten()
-        means = means.index_select(axis, torch.arange(len(count)).clamp(int(filled[0]), int(filled[-1])))
-    means = means.float()
+    left, right = (int(edge) for edge in bounds[1][[0, -1]].clamp(0, image.shape[1]))
+    means = image[:, left:right]
+    for axis, (edges, start) in enumerate(zip(bounds, (0, left), strict=True)):
+        inner = (edges.clamp(0, image.shape[axis]) - start).tolist()
+        filled = [i for i, (begin, end) in enumerate(pairwise(inner)) if begin < end]
+        rows = [means.narrow(axis, inner[i], inner[i + 1] - inner[i]).mean(axis) for i in filled]
+        # Beyond the picture its border goes on, as the nearest cell that has pixels.
+        index = torch.arange(len(inner) - 1).clamp(filled[0], filled[-1]) - filled[0]
+        means = torch.stack(rows, axis).index_select(axis, index)
     for axis, (edges, side, places) in enumerate(zip(bounds, where, cells, strict=True)):
         if smooth:
             means = _spline(means, places - 0.5, axis)

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
+from scipy.ndimage import find_objects
 from torch import Tensor
 
 from faceparse_core.edits.each import changed, chosen, is_nearest, whose
 from faceparse_core.faces import Axes, Face, draw, face_axes
 from faceparse_core.images import Images, load
 from faceparse_core.labels import region_ids
-from faceparse_core.masks.reduced import box_of
 
 # The part of the picture reaches so far beyond the face's box, in parts of its longer side.
 _AROUND = 0.15
@@ -43,12 +45,13 @@ class Sitter:
         """From the eyes to the mouth, in pixels: what sizes of make-up are measured by."""
         return self.axes.unit
 
-    def shows(self, region: str) -> Tensor:
-        """Where the labels of a region are, bool [h, w]."""
+    def shows(self, region: str, box: tuple[slice, slice] = (slice(None), slice(None))) -> Tensor:
+        """Where the labels of a region are, bool [h, w]; in rows and columns."""
+        labels = self.labels[box]
         first, *others = region_ids(region)
-        found = self.labels == first
+        found = labels == first
         for label in others:
-            found |= self.labels == label
+            found |= labels == label
         return found
 
     def place(self, rows: slice, columns: slice, step: int = 1) -> tuple[Tensor, Tensor]:
@@ -58,26 +61,40 @@ class Sitter:
         u, v = self.axes.to_face(x, y)
         return torch.from_numpy(u.astype(np.float32)), torch.from_numpy(v.astype(np.float32))
 
-    def box(self, inside: Tensor, spare: float = 0.0) -> tuple[slice, slice] | None:
-        """Rows and columns about a set of pixels, and so many units more; None if there are none."""
-        found, more = box_of(inside), int(np.ceil(spare * self.unit))
-        if found is None:
+    @cached_property
+    def _boxes(self) -> list[tuple[slice, slice] | None]:
+        """Rows and columns about each label, by its number less one."""
+        return find_objects(self.labels.numpy().astype(np.int16))
+
+    def box(self, region: str, spare: float = 0.0) -> tuple[slice, slice] | None:
+        """Rows and columns about what the labels show of a region, and so many units more; None if there is nothing."""
+        found = [self._boxes[label - 1] for label in region_ids(region) if label <= len(self._boxes)]
+        boxes, more = [box for box in found if box], math.ceil(spare * self.unit)
+        if not boxes:
             return None
         rows, columns = (
-            slice(max(0, side.start - more), min(size, side.stop + more))
-            for side, size in zip(found, inside.shape, strict=True)
+            slice(max(0, min(side.start for side in sides) - more), min(size, max(side.stop for side in sides) + more))
+            for sides, size in zip(zip(*boxes, strict=True), self.labels.shape, strict=True)
         )
         return rows, columns
 
-    def drawn(self, *names: str) -> Tensor:
-        """Regions that are drawn on the face, together: float32 [h, w] in 0..1, soft, whatever they lie on."""
-        shape = torch.zeros(self.labels.shape)
+    def drawn(self, names: Sequence[str], step: int) -> Tensor:
+        """Regions that are drawn on the face, together, whatever they lie on: float32 in 0..1, soft, at the middles of
+        squares of ``step`` pixels."""
+        shape = torch.zeros([-(-size // step) for size in self.labels.shape])
         drawing = draw(self.labels, self.face, names) if self.sure else None
         if drawing:
-            rows, columns = slice(0, drawing.height), slice(0, drawing.width)
-            where = slice(drawing.y, drawing.y + drawing.height), slice(drawing.x, drawing.x + drawing.width)
+            # The first square whose middle is in the drawing, and where.
+            first = [max(0, -((step // 2 - start) // step)) for start in (drawing.y, drawing.x)]
+            inner = [
+                slice(square * step + step // 2 - start, None, step)
+                for square, start in zip(first, (drawing.y, drawing.x), strict=True)
+            ]
             for name in names:
-                shape[where] = torch.maximum(shape[where], drawing.shown(name, rows, columns, soft=True))
+                shown = drawing.shown(name, *inner, soft=True)
+                where = [slice(start, start + size) for start, size in zip(first, shown.shape, strict=True)]
+                there = shape[where[0], where[1]]
+                torch.maximum(there, shown[: len(there), : there.shape[1]], out=there)
         return shape
 
 

@@ -73,7 +73,7 @@ def smooth_skin(
             if shine:
                 shift += _less_shine(skin, skin.colours + shift, shine)
             if under_eyes:
-                shift += _lifted(skin, skin.colours + shift, sitter.drawn("under eyes"), under_eyes)
+                shift += _lifted(skin, skin.colours + shift, sitter.drawn(("under eyes",), skin.factor), under_eyes)
             skin.lay(shift * skin.within)
 
     return each_sitter(images, labels, faces, face, work, progress)
@@ -121,8 +121,7 @@ def _less_shine(skin: Complexion, colours: Tensor, shine: float) -> Tensor:
 
 def _lifted(skin: Complexion, colours: Tensor, shape: Tensor, lift: float) -> Tensor:
     """Under the eyes lighter, and of the colour of the cheeks, where it is darker than they are."""
-    where = skin.reduced(shape)
     beside = skin.around(colours, 0.3)
     coarse = skin.around(colours, 0.06)
     missing = (beside - coarse) * (beside[:, :1] > coarse[:, :1])
-    return missing * where * (lift * _MOST_LIFT)
+    return missing * shape * (lift * _MOST_LIFT)
