@@ -20,6 +20,7 @@ from scipy import ndimage
 from benchmarks.timing import medians
 from faceparse_core import FaceParser, edits, images, masks
 from faceparse_core.edits.colours import lab, lightness, to_oklab
+from faceparse_core.edits.recolour import dye, tones
 from faceparse_core.labels import region_ids
 from faceparse_core.training.data import read_names, read_pair
 
@@ -122,8 +123,10 @@ def _halo(image: np.ndarray, hair: torch.Tensor, colour: str) -> float:
     wall = picture[around].median(0).values
     alpha = hair[..., None]
     laid = alpha * own + (1 - alpha) * wall
-    # One lightness for both: that of the hair where it is whole.
-    dyed = edits.recolour(torch.where(alpha > 0, own, wall), (hair > 0).float(), colour)[0]
+    # By the lightness of the hair where it is whole, as the picture is: told anew it would be that of the guessed
+    # fringe, too, and all the hair, its inside as well, would come out in another tone.
+    dyed, new = torch.where(alpha > 0, own, wall), lab(colour)
+    dye(dyed, (hair > 0).float(), (new, new), tones(laid, hair))
     truth = alpha * dyed + (1 - alpha) * wall
     rim = (hair > 0.02) & (hair < 0.98)
     return ((edits.recolour(laid, hair, colour)[0] - truth)[rim].mean() * 255).item()

@@ -79,15 +79,23 @@ def recolour(
         if box and strength:
             # With something of what is around.
             box = tuple(slice(max(0, side.start - _AROUND), side.stop + _AROUND) for side in box)
-            _recolour_one(image[box], mask[box], colours, strength, light)
+            dye(image[box], mask[box], colours, tones(image[box], mask[box]), strength, light)
 
     return changed(frames, masks, change, progress)
 
 
-def _recolour_one(image: Tensor, mask: Tensor, colours: tuple[Tensor, Tensor], strength: float, light: float) -> None:
-    """Changes an image [H, W, 3] where its mask [H, W] is."""
+def dye(
+    image: Tensor,
+    mask: Tensor,
+    colours: tuple[Tensor, Tensor],
+    seen: tuple[float, float],
+    strength: float = 1.0,
+    light: float = 1.0,
+) -> None:
+    """Changes an image [H, W, 3] where its mask [H, W] is, in the two colours (OKLab, the tips' second), by the
+    ``tones`` that are seen there."""
     one = torch.equal(*colours)
-    dyed = _dyed(*colours, *_spread(image, mask), light, 1 if one else _STEPS)
+    dyed = _dyed(*colours, *seen, light, 1 if one else _STEPS)
     gradient = None if one else _gradient(mask) * _SHADES
     edge = rim(image, mask)
 
@@ -113,7 +121,7 @@ def _recolour_one(image: Tensor, mask: Tensor, colours: tuple[Tensor, Tensor], s
     spread(change, tiles(edge.share > 0, edge.factor, mask.shape))
 
 
-def _spread(image: Tensor, mask: Tensor) -> tuple[float, float]:
+def tones(image: Tensor, mask: Tensor) -> tuple[float, float]:
     """The median lightness of what is in the mask, and that of its lighter end."""
     step = max(1, math.isqrt(mask.numel() // _SAMPLE))
     sample, weight = image[::step, ::step].reshape(-1, 3), mask[::step, ::step].flatten()

@@ -62,8 +62,9 @@ class Rim:
         share = torch.minimum(alpha, own.sub_(1).mul_(unsure).add_(1))
         if certain:
             share = torch.maximum(share, (alpha >= 1).float())
-        # What the mixture does not explain, by its share.
-        own = away.sub_(way.mul_(share)).mul_(share).add_(inside).clamp_(0, 1)
+        # What the mixture does not explain is likelier the inside's the more there is of it, if both are as varied.
+        theirs = share / (share * share + (1 - share).square_())
+        own = away.sub_(way.mul_(share)).mul_(theirs).add_(inside).clamp_(0, 1)
         return torch.lerp(pixels, own, (share < 1).float()), share
 
 
