@@ -3,7 +3,8 @@
 ``python -m benchmarks.edits DATA [--only colour,time,looks] [--sheet sheet.png] [--threads 2]``. DATA is a folder with
 images/, masks/ and val.txt: the ten portraits with the darkest and the ten with the lightest hair are dyed; with
 ``--only looks`` they are made up instead, in every look, and their skin is smoothed. Times are
-medians of nine, taken in turns, in units of one look of lite at a 512x512 portrait; quiet the machine first.
+medians of nine, taken in turns, in units of one look of lite at a 512x512 portrait, in ``--precision``; quiet the
+machine first. Masks are at hand; what an edit refines itself counts.
 """
 
 from __future__ import annotations
@@ -35,10 +36,11 @@ def main() -> None:
     arguments.add_argument("--only", default="colour,time")
     arguments.add_argument("--sheet", type=Path)
     arguments.add_argument("--threads", type=int, default=2)
+    arguments.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16"))
     args = arguments.parse_args()
     torch.set_num_threads(args.threads)
     chosen = _chosen(args.data)
-    parser = FaceParser("lite", "cpu")
+    parser = FaceParser("lite", "cpu", args.precision)
     if "colour" in args.only:
         _colour(parser, chosen, args.sheet)
     if "looks" in args.only and args.sheet:
@@ -152,6 +154,7 @@ def _time(parser: FaceParser, image: np.ndarray) -> None:
     hair = _hair(parser, large)
     person = masks.refine(large, parsing.mask("person", soft=True), hair=True)
     labels, faces = parsing.labels, parsing.faces
+    hidden = edits.hidden_area(labels, faces)
     steps = {name: step for name, step in vars(edits.look("evening")).items() if step}
     steps["irises"] = edits.look({"irises": {"colour": "#3f7fbf"}}).irises
     works = {
@@ -164,12 +167,19 @@ def _time(parser: FaceParser, image: np.ndarray) -> None:
             for name in steps
         },
         "skin": partial(edits.smooth_skin, large, labels, faces),
+        "pixelated": partial(edits.hide, large, hidden, faces),
     }
+    for name in ("round glasses", "hat", "beard"):
+        piece = edits.piece(name)
+        front = hair if piece.behind else None
+        works[name] = partial(edits.try_on, large, piece, labels, faces, front=front)
     look, *others = medians(
         lambda: parser.parse(small).labels,
         *works.values(),
     )
-    print(f"1024x1024, in units of one look of lite ({look * 1000:.0f} ms); hair is {(hair > 0).float().mean():.0%}:")
+    print(
+        f"1024x1024, in units of one look of lite in {parser.precision} ({look * 1000:.0f} ms); hair is {(hair > 0).float().mean():.0%}:"
+    )
     for name, seconds in zip(works, others, strict=True):
         print(f"  {name}: {seconds / look:.2f}")
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from comfy_api.latest import io
 
-from faceparse_core.edits import Piece, piece, piece_names, try_on
-from faceparse_core.masks import refine
+from faceparse_core.edits import Piece, piece, piece_names, several, try_on
 
 from . import host
 from .inputs import WHOSE, its_parsing, parsed_image, share, whose
@@ -88,7 +87,9 @@ class TryOn(io.ComfyNode):
         what = _own(picture, picture_mask, piece)
         front = None
         if what.behind:
-            front = refine(image, parsing.mask(what.behind, soft=True), hair=what.behind == "hair")
+            # Hair by the network for its outlines, as the command and Recolour have it.
+            each = (several.refined(image[i : i + 1], parsing[i], what.behind) for i in range(len(image)))
+            front = torch.cat(list(each))
         worn, cover = try_on(
             image,
             what,

@@ -26,6 +26,8 @@ _ALIKE = 0.06
 # A pixel that is mostly like the inside is all of it, for hair has many shades; and where the mask is soft it has been
 # asked already.
 _GENEROUS, _TRUSTED = 1.15, 0.8
+# How much more varied than the inside what is behind it is taken to be, in variance.
+_VARIED = 1.5
 
 
 @dataclass(frozen=True)
@@ -62,8 +64,8 @@ class Rim:
         share = torch.minimum(alpha, own.sub_(1).mul_(unsure).add_(1))
         if certain:
             share = torch.maximum(share, (alpha >= 1).float())
-        # What the mixture does not explain is likelier the inside's the more there is of it, if both are as varied.
-        theirs = share / (share * share + (1 - share).square_())
+        # What the mixture does not explain is likelier the inside's the more of it there is.
+        theirs = share / (alpha * alpha + _VARIED * (1 - alpha).square_())
         own = away.sub_(way.mul_(share)).mul_(theirs).add_(inside).clamp_(0, 1)
         return torch.lerp(pixels, own, (share < 1).float()), share
 

@@ -7,6 +7,7 @@ const [NEAR, WIDE, FARTHER, RIM] = [3, 6, 3, 6]; // in its cells
 const WHOLE = 0.995;
 const ALIKE = 3 * 0.06 ** 2;
 const [GENEROUS, TRUSTED] = [1.15, 0.8];
+const VARIED = 1.5;
 
 /** Of pixels (RGBA) and their mask (0 to 255), both of this size. */
 export class Rim {
@@ -86,10 +87,12 @@ export class Rim {
     // Half-way into the mask's neighbourhood the picture is trusted less and less, and the mask more.
     const unsure = Math.sqrt(clamp((WHOLE - this.cell[6]) / (WHOLE - 0.5)));
     const share = Math.min(alpha, 1 + (own - 1) * unsure);
+    // What the mixture does not explain is likelier the inside's the more of it there is.
+    const theirs = share / (alpha * alpha + VARIED * (1 - alpha) * (1 - alpha));
     for (let channel = 0; channel < 3; channel++) {
       const inside = this.cell[channel];
       const rest = pixel[channel] - share * inside - (1 - share) * this.cell[3 + channel];
-      found[channel] = share < 1 ? clamp(inside + share * rest) : pixel[channel];
+      found[channel] = share < 1 ? clamp(inside + theirs * rest) : pixel[channel];
     }
     found[3] = share;
   }
