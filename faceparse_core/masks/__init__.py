@@ -4,10 +4,10 @@
     masks.feathered(masks.grown(masks.refine("portrait.jpg", hair, hair=True), 4), 12)
 
 A mask is a float tensor [B, H, W] with values in 0..1; see ``tools`` for what is meant by its edge. Others use what is
-named here; ``distances``, ``outline`` and ``hair`` are what the work is done with, and ``reduced`` what edits share.
+named here; ``distances`` and ``hair`` are what the work is done with, and ``reduced`` and ``outline`` what edits share.
 """
 
-from faceparse_core.masks import reduced
+from faceparse_core.masks import outline, reduced
 from faceparse_core.masks.matting import METHODS, UNITS, cut_out, foreground, refine
 from faceparse_core.masks.tools import (
     DIRECTIONS,
@@ -42,6 +42,7 @@ __all__ = [
     "grown",
     "keep_parts",
     "opened",
+    "outline",
     "reduced",
     "refine",
     "smoothed",
