@@ -177,9 +177,8 @@ def _time(parser: FaceParser, image: np.ndarray) -> None:
         lambda: parser.parse(small).labels,
         *works.values(),
     )
-    print(
-        f"1024x1024, in units of one look of lite in {parser.precision} ({look * 1000:.0f} ms); hair is {(hair > 0).float().mean():.0%}:"
-    )
+    unit = f"one look of lite in {parser.precision} ({look * 1000:.0f} ms)"
+    print(f"1024x1024, in units of {unit}; hair is {(hair > 0).float().mean():.0%}:")
     for name, seconds in zip(works, others, strict=True):
         print(f"  {name}: {seconds / look:.2f}")
 

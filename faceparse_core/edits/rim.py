@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core.masks.outline import bands
@@ -93,9 +94,7 @@ def _cells(colours: Tensor, share: Tensor) -> Tensor:
     sums = torch.cat([within, colours * within, beyond, colours * beyond], 1)
     coarse = averaged(sums, _WIDE, (2, 3)) if min(share.shape[2:]) > 1 else sums
     coarse = box_mean(coarse, _FARTHER) + 1e-3 * sums.mean((2, 3), keepdim=True)
-    wide = coarse
-    if coarse is not sums:
-        wide = enlarged(coarse, _WIDE, *(slice(0, size) for size in share.shape[2:]))
+    wide = F.interpolate(coarse, size=share.shape[2:], mode="bilinear", align_corners=False)
     # The inside is told from far, since near the edge it is no longer pure; the outside is what is beside it.
     near = box_mean(sums[:, 4:], _NEAR).add_(wide[:, 4:], alpha=1e-2)
     inside, outside = (some[:, 1:] / (some[:, :1] + 1e-9) for some in (wide[:, :4], near))

@@ -57,8 +57,10 @@ export class Rim {
 
   /** Whether a pixel lies in the rim; `alpha`: the mask there, in 0..1. */
   mixed(alpha, x, y) {
-    const cell = Math.floor(y / this.factor) * this.width + Math.floor(x / this.factor);
-    return alpha < 1 || this.values[7 * cell + 6] < WHOLE;
+    if (alpha < 1) return true;
+    const { across, down, values } = this;
+    const whole = (row, column) => values[7 * (row[y] * this.width + column[x]) + 6] >= WHOLE;
+    return ![down.first, down.second].every((row) => whole(row, across.first) && whole(row, across.second));
   }
 
   /** Writes into `found` the colour of what is in the mask there, and its share: of a pixel of the rim, in 0..1. */
