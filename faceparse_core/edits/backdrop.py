@@ -165,9 +165,9 @@ def _out_of_focus(image: Tensor, person: Tensor, size: float, falloff: float, fa
         # What is only half background has the person's colours in it.
         weight = (1 - person[tile]).square().square_()
         light = image[tile].permute(2, 0, 1).contiguous().square_().mul_(weight)  # nearly: sRGB is a power of 2.2
-        small = (0, slice(3), *(reduced_rows(side, factor) for side in tile))
-        away[small] = averaged(light, factor, (1, 2))
-        away[0, 3, small[2], small[3]] = averaged(weight[None], factor, (1, 2))[0]
+        down, across = (reduced_rows(side, factor) for side in tile)
+        away[0, :3, down, across] = averaged(light, factor, (1, 2))
+        away[0, 3, down, across] = averaged(weight, factor)
 
     spread(look, bands(height, width, CACHED_PIXELS, factor))
     spread(reduce, tiles(there, factor, person.shape))
