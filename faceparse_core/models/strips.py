@@ -6,6 +6,7 @@ of rows, one layer after the other, what lies between them does not leave the pr
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -28,7 +29,8 @@ def by_strips(
     height //= stride
     if height * row_bytes <= _WHOLE_BYTES:
         return layers(*given)
-    rows, result = max(1, _STRIP_BYTES // row_bytes), None
+    strips = min(height, math.ceil(height * row_bytes / _STRIP_BYTES))
+    rows, result = math.ceil(height / strips), None
     for index in range(count):
         for start in range(0, height, rows):
             end = min(start + rows, height)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from faceparse_core.rendering.threads import spread
+from faceparse_core.rendering.threads import led, spread
 
 # So few rows at a time that most of their columns have one label from top to bottom, so many that there is little to do
 # but to paint; for a picture of 6000 pixels they are 2 MB.
@@ -21,6 +21,10 @@ def lay_over(image: Tensor, labels: Tensor, colours: Tensor, opacity: Tensor, ou
 
     ``colours``, float32 [N, 3] in 0..1, and ``opacity``, float32 [N] in 0..1, are those of each label.
     """
+    led(lambda: _lay_over(image, labels, colours, opacity, out))
+
+
+def _lay_over(image: Tensor, labels: Tensor, colours: Tensor, opacity: Tensor, out: Tensor) -> None:
     height, width = labels.shape
     laid = colours * opacity[:, None]
     kept = (1 - opacity) / (255 if image.dtype == torch.uint8 else 1)
