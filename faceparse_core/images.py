@@ -357,8 +357,8 @@ def _from_numpy(array: np.ndarray, name: str) -> Tensor:
 
 
 class _Unlocked:
-    """A read-only array, such as that of a PIL picture, as one that torch takes without a warning and that numpy does not
-    copy: for a large picture that would cost as much as anything that is done with it."""
+    """A read-only array, such as that of a PIL picture, as one that torch takes without a warning, where it lies: a copy
+    of a large picture costs as much as what is done with it."""
 
     def __init__(self, array: np.ndarray):
         self._array = array  # keeps the memory

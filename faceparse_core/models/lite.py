@@ -8,7 +8,6 @@ the config has ``blocks``, looked at once more by a residual block.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
@@ -87,10 +86,19 @@ class Lite(nn.Module):
     def forward(self, pixels: Tensor) -> Tensor:
         _, (finest, *coarser) = self._seen(pixels)
         y = top_down(coarser, self.lateral[1:], self.smooth[1:], self.blocks[1:])
-        y = _enlarged(y, finest)
-        if not isinstance(self.lateral[0].conv, PackedConv2d):
-            return self._last(finest, y)
-        return by_strips(self._last, (finest, y), channels=self.config.width, reach=2)
+        if not isinstance(cast(ConvNorm, self.lateral[0]).conv, PackedConv2d):
+            return self._last(finest, _enlarged(y))
+
+        def last(images: slice, rows: slice) -> Tensor:
+            # Twice as high; what lies at an edge is right only together with what lies beyond it.
+            above, below = max(0, rows.start // 2 - 1), rows.stop // 2 + 1
+            some = _enlarged(y[images, :, above:below])
+            top = rows.start - 2 * above
+            return self._last(finest[images, :, rows], some[:, :, top : top + rows.stop - rows.start])
+
+        batch, _, height, width = finest.shape
+        shape = batch, self.config.num_labels, height, width
+        return by_strips(last, shape, finest.dtype, self.config.width)
 
     def features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The first stage's output, 16 channels at half the size, and the head's, ``width`` channels at a quarter; once
@@ -116,8 +124,8 @@ class Lite(nn.Module):
         return self.classifier(_level(finest, coarser, self.lateral[0], self.smooth[0], block))
 
     def fold(self) -> Lite:
-        """The same function for inference, in place: batch norms become part of their convolutions, and the last block's
-        narrowing part of the classifier. Returns itself."""
+        """The same function for inference, in place: batch norms become part of their convolutions, and the last block
+        part of the classifier. Returns itself."""
         fold(self)
         if len(self.blocks) and isinstance(self.blocks[0], InvertedResidual):
             self.classifier = Classifier(self.blocks[0], cast(nn.Conv2d, self.classifier))
@@ -178,7 +186,7 @@ def top_down(
     steps = list(zip_longest(taps, lateral, smooth, blocks))
     y = None
     for tap, narrow, even, block in reversed(steps):
-        y = _level(tap, None if y is None else _enlarged(y, tap), narrow, even, block)
+        y = _level(tap, None if y is None else _enlarged(y), narrow, even, block)
     return cast(Tensor, y)
 
 
@@ -191,8 +199,10 @@ def _level(tap: Tensor, coarser: Tensor | None, narrow: nn.Module, even: nn.Modu
     return y if block is None else block(y)
 
 
-def _enlarged(x: Tensor, finer: Tensor) -> Tensor:
-    return F.interpolate(x, size=finer.shape[-2:], mode="bilinear", align_corners=False)
+def _enlarged(x: Tensor) -> Tensor:
+    """Twice as high and wide."""
+    size = 2 * x.shape[2], 2 * x.shape[3]
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 class ConvNorm(nn.Module):
@@ -248,15 +258,24 @@ class InvertedResidual(nn.Module):
         self.depthwise = ConvNorm(hidden, hidden, kernel, stride, groups=hidden)
         self.project = ConvNorm(hidden, outputs, kernel=1, activation=False)
         self.residual = stride == 1 and inputs == outputs
-        self._strips = {"channels": hidden, "reach": math.ceil(kernel // 2 / stride), "stride": stride}
+        self.stride = stride
 
     def forward(self, x):
-        widened = isinstance(self.expand, ConvNorm)
-        if widened and isinstance(self.expand.conv, PackedConv2d):
-            y = by_strips(self._changed, (x,), **self._strips)
+        if isinstance(self.expand, ConvNorm) and isinstance(self.expand.conv, PackedConv2d):
+            y = self._changed_by_strips(x)
         else:
             y = self._changed(x)
         return y.add_(x) if self.residual else y
+
+    def _changed_by_strips(self, x):
+        step, hidden = self.stride, len(self.expand.conv.bias)
+
+        def changed(images, rows):
+            return self._changed(x[images, :, step * rows.start : step * rows.stop])
+
+        batch, _, height, width = x.shape
+        shape = batch, len(self.project.conv.bias), height // step, width // step
+        return by_strips(changed, shape, x.dtype, hidden * step**2)
 
     def _changed(self, x):
         return self.project(self.depthwise(self.expand(x)))

@@ -7,37 +7,36 @@ of rows, one layer after the other, what lies between them does not leave the pr
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from itertools import product
 
 import torch
 from torch import Tensor
 
-# So large is a strip of the largest that lies between the layers; what is no larger than the second is done in one.
-_STRIP_BYTES, _WHOLE_BYTES = 3 << 20, 5 << 20
+# So large is a strip of the largest that lies between the layers, at most.
+_STRIP_BYTES = 5 << 20
+# So many rows of a strip may be wrong where it is cut off.
+_REACH = 2
 
 
 def by_strips(
-    layers: Callable[..., Tensor], given: Sequence[Tensor], *, channels: int, reach: int, stride: int = 1
+    layers: Callable[[slice, slice], Tensor], shape: tuple[int, int, int, int], dtype: torch.dtype, channels: int
 ) -> Tensor:
-    """``layers(*given)``, from tensors [B, C, H, W] to one of [B, D, H / stride, W / stride], channels-last.
+    """What ``layers`` give, ``shape`` [B, D, H, W], on the CPU, channels-last.
 
-    ``channels``: the most that there are of, between the layers, at the size of what is given. ``reach``: how many rows
-    of the result lie to each side of a row that the same rows of what is given matter to. Layers pad with zeros.
+    ``layers(images, rows)`` gives of some images some rows, [b, D, h, W]: from an even one to an even one or the end.
+    Where the image goes on, up to two of them may be wrong. ``channels``: what the largest that lies between the layers
+    has for each pixel of the result.
     """
-    count, _, height, width = given[0].shape
-    row_bytes = stride * width * channels * given[0].element_size()
-    height //= stride
-    if height * row_bytes <= _WHOLE_BYTES:
-        return layers(*given)
-    strips = min(height, math.ceil(height * row_bytes / _STRIP_BYTES))
-    rows, result = math.ceil(height / strips), None
-    for index in range(count):
-        for start in range(0, height, rows):
-            end = min(start + rows, height)
-            above, below = max(0, start - reach), min(height, end + reach)
-            strip = layers(*(one[index : index + 1, :, above * stride : below * stride] for one in given))
-            if result is None:
-                shape = count, height, strip.shape[3], strip.shape[1]
-                result = torch.empty(shape, dtype=strip.dtype, device=strip.device).permute(0, 3, 1, 2)
-            result[index, :, start:end] = strip[0, :, start - above : end - above]
+    count, outputs, height, width = shape
+    size = height * width * channels * dtype.itemsize
+    if size <= _STRIP_BYTES:
+        return layers(slice(0, count), slice(0, height))
+    step = 2 * math.ceil(height / 2 / math.ceil(size / _STRIP_BYTES))
+    result = torch.empty((count, height, width, outputs), dtype=dtype).permute(0, 3, 1, 2)
+    for index, start in product(range(count), range(0, height, step)):
+        end = min(start + step, height)
+        rows = slice(max(0, start - _REACH), min(height, end + _REACH))
+        strip = layers(slice(index, index + 1), rows)
+        result[index, :, start:end] = strip[0, :, start - rows.start : end - rows.start]
     return result

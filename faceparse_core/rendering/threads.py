@@ -36,8 +36,10 @@ def spread(work: Callable[[_Part], object], parts: Iterable[_Part]) -> None:
 
 
 def led(work: Callable[[], _Result]) -> _Result:
-    """What ``work`` gives: between the parts that it spreads, as many threads as the caller has do these, it does its steps
-    by one thread. For what takes turns between the two: each small step by all would wait for a processor that is busy.
+    """What ``work`` gives: what it spreads is done by as many threads as the caller has, all between by one.
+
+    For work that takes turns: of its small steps, too, each that all threads did would wait for a processor that is
+    busy.
     """
     count = torch.get_num_threads()
     if count == 1 or hasattr(_leading, "count"):
