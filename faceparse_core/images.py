@@ -357,7 +357,7 @@ def _from_numpy(array: np.ndarray, name: str) -> Tensor:
 
 
 class _Unlocked:
-    """A read-only array, such as that of a PIL picture, as one that torch takes without a warning, where it lies: a copy
+    """A read-only array, such as that of a PIL picture, as one that torch takes without a warning: a copy
     of a large picture costs as much as what is done with it."""
 
     def __init__(self, array: np.ndarray):
