@@ -152,7 +152,7 @@ class _Cells:
     def parts(self) -> list[slice]:
         """The rows of cells in parts of about as many pixels, some milliseconds of work."""
         ends = torch.bincount(self.down.first, minlength=self.logits.shape[1] - 1).cumsum(0).tolist()
-        enough, parts, start, done = _BAND_BYTES // 32 // len(self.across.first), [], 0, 0
+        enough, parts, start, done = _BAND_BYTES // 16 // len(self.across.first), [], 0, 0
         for row, end in enumerate(ends, 1):
             if end > done and (end - done >= enough or row == len(ends)):
                 parts.append(slice(start, row))
@@ -250,7 +250,7 @@ class _FineCells(_Cells):
         between which they may be wrong all the same."""
         logits, steps = self.logits, self.steps
         inner = torch.arange(steps + 1)
-        parts = list(_parts(len(i), steps**2 * len(logits) * 32, logits.device))
+        parts = list(_parts(len(i), steps**2 * len(logits) * 16, logits.device))
         found: list[tuple[Tensor, ...]] = [()] * len(parts)
 
         def look(index: int) -> None:

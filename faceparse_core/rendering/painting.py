@@ -7,9 +7,9 @@ from torch import Tensor
 
 from faceparse_core.rendering.threads import led, spread
 
-# So few rows at a time that most of their columns have one label from top to bottom, so many that there is little to do
-# but to paint; for a picture of 6000 pixels they are 2 MB.
-_ROWS = 24
+# So few rows at a time that most of their columns have one label from top to bottom, so many that threads have more to
+# paint than to say what to paint, which they can only do in turns.
+_ROWS = 96
 # Where runs of columns are shorter on average, they are not looked for.
 _SHORTEST_RUN = 16
 _MIXED = 255
