@@ -31,7 +31,7 @@ from faceparse_core.faces import (
     arranged,
     background,
     compose,
-    cut,
+    cuts,
     framed,
     from_boxes,
     layout,
@@ -235,8 +235,9 @@ class FaceParser:
         places = [(i, window) for i, frame in enumerate(frames) for window in frame.windows]
         details: list[list[Look]] = [[] for _ in images]
         for batch in _batches({n: images[i].dtype for n, (i, _) in enumerate(places)}, batch_size):
-            pieces = [cut(images[places[n][0]], places[n][1], self.resolution, self.checkpoint.mean) for n in batch]
-            for n, logits in zip(batch, self._within_memory(torch.stack(pieces)), strict=True):
+            some = [(images[i], window) for i, window in (places[n] for n in batch)]
+            pieces = cuts(some, self.resolution, self.checkpoint.mean)
+            for n, logits in zip(batch, self._within_memory(pieces), strict=True):
                 i, window = places[n]
                 details[i].append(Look(logits, window))
             told.more(0)
@@ -286,13 +287,9 @@ class FaceParser:
     @torch.inference_mode()
     def _logits(self, pixels: Tensor) -> Tensor:
         """Logits, float32 [B, 19, H/4, W/4], of pixels, uint8 or float [B, H, W, 3]."""
-        mean, std = torch.tensor(self.checkpoint.mean), torch.tensor(self.checkpoint.std)
-        range_ = 255 if pixels.dtype == torch.uint8 else 1
-        # For whole rows of pixels: steps of three values are too small to be quick.
-        factor, shift = ((v).repeat(pixels.shape[2]).to(pixels.device) for v in (1 / (range_ * std), -mean / std))
-        normalised = torch.addcmul(shift, pixels.flatten(2).float(), factor).to(PRECISIONS[self.precision])
+        normalised = pictures.normalised(pixels, self.checkpoint.mean, self.checkpoint.std)
         # Channels-last memory, which is what the image had, under the usual NCHW shape.
-        return self.network(normalised.view(pixels.shape).permute(0, 3, 1, 2)).float()
+        return self.network(normalised.to(PRECISIONS[self.precision]).permute(0, 3, 1, 2)).float()
 
 
 # ---------------------------------------------------------------------------------------------- steps of ``parse``

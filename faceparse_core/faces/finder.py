@@ -20,7 +20,7 @@ from faceparse_core import images as pictures
 from faceparse_core.devices import PRECISIONS, placed
 from faceparse_core.errors import CheckpointError
 from faceparse_core.faces.face import Face, arranged, clipped, framing, wrapped
-from faceparse_core.faces.windows import cut
+from faceparse_core.faces.windows import cuts
 from faceparse_core.models import MEAN, STD
 from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
 from faceparse_core.rendering import Window
@@ -129,8 +129,8 @@ class Finder:
         for start in range(0, len(places), at_once):
             some = places[start : start + at_once]
             windows = [replace(framing(face), angle=face.angle) for _, face in some]
-            pixels = [cut(image, window, _NEAR, MEAN) for (image, _), window in zip(some, windows, strict=True)]
-            outputs = self._seen(torch.stack([self._normalised(one) for one in pixels]))
+            pixels = cuts([(image, window) for (image, _), window in zip(some, windows, strict=True)], _NEAR, MEAN)
+            outputs = self._seen(pictures.normalised(pixels.to(self.device), MEAN, STD))
             for (image, face), window, output in zip(some, windows, outputs, strict=True):
                 found = _placed(decoded(output, _FACE_NEAR), window, _NEAR)
                 near = [one for one in _faces(found, image.shape) if _overlap(one, face) > 0.3]
@@ -207,18 +207,14 @@ class Finder:
         return [found[n] for n in range(len(images))]
 
     def _laid_out(self, image: Tensor, inner: tuple[int, int], frame: tuple[int, int]) -> Tensor:
-        """The image in ``frame``, grey beyond it, normalised, float32 [3, H, W]."""
-        small = self._normalised(pictures.resize(image, inner))
-        return F.pad(small, (0, frame[1] - inner[1], 0, frame[0] - inner[0]))
-
-    def _normalised(self, image: Tensor) -> Tensor:
-        """[H, W, 3] as the network takes it, float32 [3, H, W]."""
-        mean, std = (torch.tensor(values, device=self.device) for values in (MEAN, STD))
-        return ((pictures.as_float(image.to(self.device)) - mean) / std).permute(2, 0, 1)
+        """The image in ``frame``, grey beyond it, normalised, float32 [H, W, 3]."""
+        small = pictures.normalised(pictures.resize(image, inner).to(self.device), MEAN, STD)
+        return F.pad(small, (0, 0, 0, frame[1] - inner[1], 0, frame[0] - inner[0]))
 
     @torch.inference_mode()
     def _seen(self, pixels: Tensor) -> Tensor:
-        return self.network(pixels.contiguous(memory_format=torch.channels_last)).cpu()
+        """What the network says of pictures [B, H, W, 3], normalised: float32 [B, 15, H/8, W/8] on the CPU."""
+        return self.network(pixels.permute(0, 3, 1, 2)).cpu()
 
 
 def decoded(output: Tensor, least: float) -> Found:

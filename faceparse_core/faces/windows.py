@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,6 +72,30 @@ def cut(image: Tensor, window: Window, size: int, colour: Sequence[float]) -> Te
     if image.dtype == torch.uint8:
         slices = slices.round_().to(torch.uint8)
     return slices.permute(0, 2, 3, 1).reshape(size, size, -1)
+
+
+def cuts(pieces: Sequence[tuple[Tensor, Window]], size: int, colour: Sequence[float]) -> Tensor:
+    """Of each image what lies in its window, as ``cut`` gives it: [n, size, size, 3] on the device of the first, uint8
+    if all of them are, else float32 in 0..1."""
+    device = pieces[0][0].device
+    dtype = torch.uint8 if all(image.dtype == torch.uint8 for image, _ in pieces) else torch.float32
+    seen = torch.empty(len(pieces), size, size, 3, dtype=dtype, device=device)
+
+    def fill(n: int) -> None:
+        piece = cut(*pieces[n], size, colour)
+        seen[n] = piece if dtype == torch.uint8 else pictures.as_float(piece)
+
+    _each(fill, range(len(pieces)), device)
+    return seen
+
+
+def _each(work: Callable[[int], None], numbers: Sequence[int], device: torch.device) -> None:
+    """Calls ``work``, which computes on the ``device``, with each number: on the CPU in several threads."""
+    if device.type == "cpu":
+        spread(work, numbers)
+    else:
+        for number in numbers:
+            work(number)
 
 
 # ---------------------------------------------------------------------------------------------- put together
@@ -161,11 +185,7 @@ def compose(whole: Look, size: tuple[int, int], details: Sequence[Look], others:
         mixed[n] = Look(_mixed(whole, largest_first[: n + 1], places[n], cells), places[n])
 
     there = [n for n, place in enumerate(places) if place.width > 0 and place.height > 0]
-    if whole.logits.device.type == "cpu":
-        spread(mix, there)
-    else:
-        for n in there:
-            mix(n)
+    _each(mix, there, whole.logits.device)
     return Scene(tuple(looks + [mixed[n] for n in there]), owner, whole.window)
 
 
