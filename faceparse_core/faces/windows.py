@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,7 +14,7 @@ from torch import Tensor
 from faceparse_core import images as pictures
 from faceparse_core.faces.face import Face
 from faceparse_core.labels import NUM_LABELS, region_ids
-from faceparse_core.rendering import Window, spread
+from faceparse_core.rendering import Window
 
 # A window whose side is longer than this, and which has more pixels than its image, is cut out of a reduced image.
 _LARGEST_SIDE = 4096
@@ -81,21 +81,10 @@ def cuts(pieces: Sequence[tuple[Tensor, Window]], size: int, colour: Sequence[fl
     dtype = torch.uint8 if all(image.dtype == torch.uint8 for image, _ in pieces) else torch.float32
     seen = torch.empty(len(pieces), size, size, 3, dtype=dtype, device=device)
 
-    def fill(n: int) -> None:
-        piece = cut(*pieces[n], size, colour)
-        seen[n] = piece if dtype == torch.uint8 else pictures.as_float(piece)
-
-    _each(fill, range(len(pieces)), device)
+    for place, (image, window) in zip(seen, pieces, strict=True):
+        piece = cut(image, window, size, colour)
+        place.copy_(piece if dtype == torch.uint8 else pictures.as_float(piece))
     return seen
-
-
-def _each(work: Callable[[int], None], numbers: Sequence[int], device: torch.device) -> None:
-    """Calls ``work``, which computes on the ``device``, with each number: on the CPU in several threads."""
-    if device.type == "cpu":
-        spread(work, numbers)
-    else:
-        for number in numbers:
-            work(number)
 
 
 # ---------------------------------------------------------------------------------------------- put together
@@ -175,18 +164,15 @@ def compose(whole: Look, size: tuple[int, int], details: Sequence[Look], others:
     whole, kept, owner = _attached(whole, [detail.window for detail in details], others)
     looks = [_cropped(whole, kept, size)] if kept.any() else []
     largest_first = sorted(details, key=lambda detail: -detail.window.width)
-    places = [_reached(detail.window, size) for detail in largest_first]
-    mixed: dict[int, Look] = {}
-
-    def mix(n: int) -> None:
-        cell = largest_first[n].window.width / largest_first[n].logits.shape[2]
-        cells = math.ceil(places[n].height / cell), math.ceil(places[n].width / cell)
+    for n, detail in enumerate(largest_first):
+        place = _reached(detail.window, size)
+        if place.width <= 0 or place.height <= 0:
+            continue
+        cell = detail.window.width / detail.logits.shape[2]
+        cells = math.ceil(place.height / cell), math.ceil(place.width / cell)
         # Those after it are painted over it.
-        mixed[n] = Look(_mixed(whole, largest_first[: n + 1], places[n], cells), places[n])
-
-    there = [n for n, place in enumerate(places) if place.width > 0 and place.height > 0]
-    _each(mix, there, whole.logits.device)
-    return Scene(tuple(looks + [mixed[n] for n in there]), owner, whole.window)
+        looks.append(Look(_mixed(whole, largest_first[: n + 1], place, cells), place))
+    return Scene(tuple(looks), owner, whole.window)
 
 
 def _cropped(look: Look, kept: Tensor, size: tuple[int, int]) -> Look:
@@ -208,10 +194,10 @@ def _mixed(base: Look, details: Sequence[Look], place: Window, size: tuple[int, 
     parts = []
     for detail in details:
         # All that follows is of the cells that it reaches: of most details none.
-        part = _cells_within(detail.window, place, size)
+        part = rows, columns = _cells_within(detail.window, place, size)
         if not total[part].numel():
             continue
-        across, down = _within(detail.window, cells[(slice(None), *part)])
+        across, down = _within(detail.window, cells[:, rows, columns])
         inside = ((1 - torch.maximum(across.abs(), down.abs())) / (1 - _SURE)).clamp_(0, 1)
         distance = torch.hypot(across, down)
         weight = torch.exp(-_NEARNESS * distance.square()).mul_(inside)
