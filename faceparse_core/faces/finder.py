@@ -99,12 +99,7 @@ class Finder:
         asked = [k for k, face in enumerate(seen) if face.score < _FACE or _is_tilted(face)]
         near = self._near([views[k] for k in asked], [seen[k] for k in asked])
         known = dict(zip(asked, near, strict=True))
-        believed = [
-            face
-            if face.score >= _FACE or ((one := known[k]) and one.score >= _CONFIRMED and _alike(one, face))
-            else None
-            for k, face in enumerate(seen)
-        ]
+        believed = [face if _is_believed(face, known.get(k)) else None for k, face in enumerate(seen)]
         faces: list[list[Face]] = [[] for _ in images]
         for (n, _), face in zip(places, self._upright(views, believed, known), strict=True):
             if face:
@@ -312,6 +307,11 @@ def _span(face: Face) -> float:
     (ax, ay), (bx, by), _, (cx, cy), (dx, dy) = face.landmarks
     down_x, down_y = (cx + dx - ax - bx) / 2, (cy + dy - ay - by) / 2
     return ((bx - ax) * down_y - (by - ay) * down_x) / (face.width * face.height)
+
+
+def _is_believed(face: Face, near: Face | None) -> bool:
+    """Whether something is a face: it is sure, or the look at it alone (``near``) says so."""
+    return face.score >= _FACE or (near is not None and near.score >= _CONFIRMED and _alike(near, face))
 
 
 def _is_tilted(face: Face) -> bool:

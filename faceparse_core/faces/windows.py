@@ -272,13 +272,15 @@ def _weighted(look: Look, across: Tensor, down: Tensor, weight: Tensor) -> Tenso
     """
     labels, height, width = look.logits.shape
     x, y = (((across + 1) * width - 1) / 2).clamp_(0, width - 1), (((down + 1) * height - 1) / 2).clamp_(0, height - 1)
-    left, top = x.floor().clamp_(max=width - 2), y.floor().clamp_(max=height - 2)
+    # The last cell is the right one, or the lower one, of the two before the border; of a single cell it is both.
+    left, top = x.floor().clamp_(max=max(0, width - 2)), y.floor().clamp_(max=max(0, height - 2))
+    aside, under = min(1, width - 1), width * min(1, height - 1)
     first = (top * width + left).int()
     below = (y - top).mul_(weight)
     above = weight - below
     right = x - left
     below_right, above_right = below * right, above * right
-    cells = torch.stack([first, first + 1, first + width, first + width + 1], -1).view(-1, 4)
+    cells = torch.stack([first, first + aside, first + under, first + under + aside], -1).view(-1, 4)
     weights = torch.stack([above - above_right, above_right, below - below_right, below_right], -1).view(-1, 4)
     table = look.logits.permute(1, 2, 0).reshape(-1, labels)
     if table.device.type == "cpu":
