@@ -92,16 +92,6 @@ def as_float(image: Tensor) -> Tensor:
     return image.float().div_(255) if image.dtype == torch.uint8 else image.float()
 
 
-def normalised(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Images, uint8 or float (0..1) [..., H, W, 3], without their ``mean`` and over their ``std``, of each colour, in
-    0..1: float32 of the same shape."""
-    full = 255 if images.dtype == torch.uint8 else 1
-    centre, spread = (torch.tensor(values, dtype=torch.float32) for values in (mean, std))
-    # For whole rows of pixels: steps of three values are too small to be quick.
-    factor, shift = ((v).repeat(images.shape[-2]).to(images.device) for v in (1 / (full * spread), -centre / spread))
-    return torch.addcmul(shift, images.flatten(-2).float(), factor).view(images.shape)
-
-
 def empty(*shape: int) -> Tensor:
     """A float32 tensor on the CPU that is not filled yet. numpy asks the system for large pages, which torch does not:
     writing a large picture for the first time takes half as long."""
