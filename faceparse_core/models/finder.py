@@ -71,8 +71,8 @@ class FinderNetwork(nn.Module):
         pictures band by band, which gives the same in two thirds of the time."""
         height, width = pixels.shape[2:]
         rows = max(_QUARTER, _BAND // width // _QUARTER * _QUARTER)
-        # Narrowed it is half as much, and steps cost what they save; in training a norm is of the whole batch; a GPU has
-        # no use for small steps.
+        # Narrowed it is half as much, and steps cost what they save; in training a norm is of the whole batch; a GPU
+        # has no use for small steps.
         if height <= rows or self.narrowed is not None or self.training or pixels.device.type != "cpu":
             return self._begun(pixels)
         pictures = []
