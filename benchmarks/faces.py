@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
+from benchmarks.timing import medians
 from faceparse_core import FaceParser
 from faceparse_core.faces import Face, Finder, crop_faces
 from faceparse_core.images import load
@@ -175,7 +176,7 @@ class Bench:
 
     def __init__(self, args):
         self.args = args
-        self.parser = FaceParser(args.model, args.device)
+        self.parser = FaceParser(args.model, args.device, args.precision)
         self.portraits = [read_pair(args.data, name) for name in read_names(args.data, "val")]
         self.backgrounds = read_backgrounds(args.backgrounds)
         self._alone: dict[int, np.ndarray] = {}
@@ -282,35 +283,33 @@ def close_ups(bench: Bench) -> None:
         for image in images
     ]
     print(f"close-ups: {np.mean(equal):.2%} of the labels equal, {np.mean(np.array(equal) == 1):.0%} of them wholly")
-    seconds: dict[str, list[float]] = {"auto": [], "image": []}
-    for _ in range(8):
-        for image in images[:6]:
-            for faces, times in seconds.items():
-                start = time.perf_counter()
-                bench.parser.parse(image, faces=faces).labels  # noqa: B018
-                times.append(time.perf_counter() - start)
-    auto, whole = (float(np.median(times)) * 1000 for times in seconds.values())
+    pairs = [
+        medians(
+            lambda image=image: bench.parser.parse(image, faces="image").labels,
+            lambda image=image: bench.parser.parse(image).labels,
+        )
+        for image in images[:6]
+    ]
+    whole, auto = (float(np.median(times)) * 1000 for times in zip(*pairs, strict=True))
     print(f"close-ups: auto {auto:.1f} ms, image {whole:.1f} ms: {auto / whole - 1:+.1%}")
 
 
 def cost(bench: Bench) -> None:
-    """Time of scenes in units of one look of the network at a square of its size, by the number of faces in them."""
+    """Time of scenes in units of one look of the network at a square of its size, by the number of faces in them: in
+    turns, for both are as fast as the machine is at that moment."""
     image = bench.portraits[0][0]
     for people in (1, 2, 4, 8):
         (scene,) = scenes(
             bench.portraits, bench.backgrounds, 1, heights=(90, 200), canvas=(1280, 886), people=people, seed=5
         )
         count = len(bench.parser.parse(scene.pixels).faces[0])
-        looks, whole = [], []
-        for _ in range(7):
-            start = time.perf_counter()
-            bench.parser.parse(image, faces="image")
-            looks.append(time.perf_counter() - start)
-            start = time.perf_counter()
-            bench.parser.parse(scene.pixels)
-            whole.append(time.perf_counter() - start)
-        units = float(np.median(whole) / np.median(looks))
-        print(f"cost: {count} faces found of {len(scene.faces)}: {units:.2f} looks")
+        look, whole = medians(
+            lambda: bench.parser.parse(image, faces="image"),
+            lambda scene=scene: bench.parser.parse(scene.pixels),
+            rounds=15,
+        )
+        print(f"cost: {count} faces found of {len(scene.faces)}: {whole / look:.2f} looks of {look * 1000:.0f} ms, "
+              f"{whole / look - count:.2f} beside the faces")  # fmt: skip
 
 
 def photo(bench: Bench) -> None:
@@ -389,6 +388,7 @@ def main() -> None:
     arguments.add_argument("--seed", type=int, default=0)
     arguments.add_argument("--model", default="lite")
     arguments.add_argument("--device", default="auto")
+    arguments.add_argument("--precision", default="auto")
     arguments.add_argument("--only", nargs="+", choices=_MEASURES, default=list(_MEASURES))
     bench = Bench(arguments.parse_args())
     for measure in bench.args.only:

@@ -31,7 +31,7 @@ from faceparse_core.faces import (
     arranged,
     background,
     compose,
-    cut,
+    cuts,
     framed,
     from_boxes,
     layout,
@@ -235,8 +235,9 @@ class FaceParser:
         places = [(i, window) for i, frame in enumerate(frames) for window in frame.windows]
         details: list[list[Look]] = [[] for _ in images]
         for batch in _batches({n: images[i].dtype for n, (i, _) in enumerate(places)}, batch_size):
-            pieces = [cut(images[places[n][0]], places[n][1], self.resolution, self.checkpoint.mean) for n in batch]
-            for n, logits in zip(batch, self._within_memory(torch.stack(pieces)), strict=True):
+            some = [(images[i], window) for i, window in (places[n] for n in batch)]
+            pieces = cuts(some, self.resolution, self.checkpoint.mean)
+            for n, logits in zip(batch, self._within_memory(pieces), strict=True):
                 i, window = places[n]
                 details[i].append(Look(logits, window))
             told.more(0)

@@ -8,6 +8,7 @@ from torch import nn
 
 from faceparse_core.faces.face import Face
 from faceparse_core.faces.finder import Finder, Found, decoded, tilt
+from faceparse_core.models import finder as finder_network
 from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
 from faceparse_core.training.scenes import targets_of
 
@@ -46,6 +47,18 @@ def test_folded_and_packed_it_says_the_same():
         network.fold().to(memory_format=torch.channels_last)
         torch.testing.assert_close(network(pixels), expected, atol=1e-4, rtol=1e-3)
         torch.testing.assert_close(network.pack()(pixels), expected, atol=1e-4, rtol=1e-3)
+
+
+@pytest.mark.parametrize("height, width", [(352, 64), (96, 160), (160, 32)])
+def test_a_large_picture_is_seen_in_bands_as_it_is_whole(monkeypatch, height, width):
+    torch.manual_seed(2)
+    network = FinderNetwork().eval().fold().to(memory_format=torch.channels_last)
+    pixels = torch.rand(2, 3, height, width).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        whole = network(pixels)
+        for rows in (1, 8, 40):  # at least what one cell needs, however wide the picture
+            monkeypatch.setattr(finder_network, "_BAND", rows * width)
+            torch.testing.assert_close(network(pixels), whole, atol=1e-5, rtol=1e-4)
 
 
 def test_what_is_drawn_is_read():
@@ -142,3 +155,28 @@ def test_a_doubtful_face_needs_a_look_that_confirms_it(monkeypatch):
     monkeypatch.setattr(finder, "_near", lambda i, f: [one and replace(one, score=0.6) for one in near(i, f)])
     (faces,) = finder.find([torch.zeros(100, 800, 3)])
     assert [face.x for face in faces] == [0, 200] and asked == [200, 400, 600]
+
+
+def test_a_tilted_face_is_looked_at_turned_upright_until_it_stands(monkeypatch):
+    """Once with all that is doubtful, and once more where that look found another tilt."""
+    finder = Finder(nn.Identity(), torch.device("cpu"))
+    upright = torch.tensor([[-20.0, -15], [20, -15], [0, 0], [-15, 20], [15, 20]])
+    marks = []
+    for number, angle in enumerate((0, 40, -25)):
+        sine, cosine = math.sin(math.radians(angle)), math.cos(math.radians(angle))
+        turned = upright @ torch.tensor([[cosine, sine], [-sine, cosine]])
+        marks.append(turned + torch.tensor([200.0 * number + 50, 50]))
+    boxes = torch.tensor([[0.0, 0, 100, 100], [200, 0, 300, 100], [400, 0, 500, 100]])
+    found = Found(boxes, torch.stack(marks), torch.tensor([0.9, 0.9, 0.4]))
+    monkeypatch.setattr(finder, "_found", lambda images: [found])
+    looks = []
+
+    def near(images, faces):
+        looks.append([(face.x, round(face.angle)) for face in faces])
+        # The second stands at 60 degrees, the doubtful third as it seemed.
+        return [replace(face, angle={200: 60.0, 400: -25.0}[face.x], score=0.7) for face in faces]
+
+    monkeypatch.setattr(finder, "_near", near)
+    (faces,) = finder.find([torch.zeros(100, 800, 3)])
+    assert {face.x: face.angle for face in faces} == {0: 0.0, 200: 60.0, 400: -25.0}
+    assert [look for look in looks if look] == [[(200, 40), (400, -25)], [(200, 60)]]

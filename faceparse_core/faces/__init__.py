@@ -14,7 +14,18 @@ from faceparse_core.faces.labelled import find_faces, has_face
 from faceparse_core.faces.landmarks import Axes, face_axes
 from faceparse_core.faces.regions import Drawing, draw, extras
 from faceparse_core.faces.tracking import Tracker
-from faceparse_core.faces.windows import Look, Scene, Seen, are_shown, background, compose, cut, nearest, resampled
+from faceparse_core.faces.windows import (
+    Look,
+    Scene,
+    Seen,
+    are_shown,
+    background,
+    compose,
+    cut,
+    cuts,
+    nearest,
+    resampled,
+)
 
 __all__ = [
     "ORDERS",
@@ -39,6 +50,7 @@ __all__ = [
     "compose",
     "crop_faces",
     "cut",
+    "cuts",
     "draw",
     "extras",
     "face_axes",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,7 +20,7 @@ from faceparse_core import images as pictures
 from faceparse_core.devices import PRECISIONS, placed
 from faceparse_core.errors import CheckpointError
 from faceparse_core.faces.face import Face, arranged, clipped, framing, wrapped
-from faceparse_core.faces.windows import cut
+from faceparse_core.faces.windows import cuts
 from faceparse_core.models import MEAN, STD
 from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
 from faceparse_core.rendering import Window
@@ -93,31 +93,25 @@ class Finder:
         """The faces of images, uint8 or float (0..1) [H, W, 3] each, the largest first; images of one size share
         batches."""
         found = [_faces(found, image.shape) for image, found in zip(images, self._found(images), strict=True)]
-        places = self._believed(images, [(n, face) for n, faces in enumerate(found) for face in faces])
-        upright = self._upright([images[n] for n, _ in places], [face for _, face in places])
+        places = [(n, face) for n, faces in enumerate(found) for face in faces]
+        views, seen = [images[n] for n, _ in places], [face for _, face in places]
+        # What is doubtful and what is tilted is looked at by itself, all in one go.
+        asked = [k for k, face in enumerate(seen) if face.score < _FACE or _is_tilted(face)]
+        near = self._near([views[k] for k in asked], [seen[k] for k in asked])
+        known = dict(zip(asked, near, strict=True))
+        believed = [face if _is_believed(face, known.get(k)) else None for k, face in enumerate(seen)]
         faces: list[list[Face]] = [[] for _ in images]
-        for (n, _), face in zip(places, upright, strict=True):
+        for (n, _), face in zip(places, self._upright(views, believed, known), strict=True):
             if face:
                 faces[n].append(face)
         return [arranged(one, "size", 0) for one in faces]
-
-    def _believed(self, images: Sequence[Tensor], places: list[tuple[int, Face]]) -> list[tuple[int, Face]]:
-        """The faces of images, whose numbers stand before them, without the doubtful ones that a look of their own does
-        not confirm."""
-        doubtful = [(n, face) for n, face in places if face.score < _FACE]
-        near = iter(self._near([images[n] for n, _ in doubtful], [face for _, face in doubtful]))
-        return [
-            (n, face)
-            for n, face in places
-            if face.score >= _FACE or ((seen := next(near)) and seen.score >= _CONFIRMED and _alike(seen, face))
-        ]
 
     def find_near(self, image: Tensor, faces: Sequence[Face]) -> list[Face | None]:
         """Each of these faces, whose places are known from elsewhere, as it is seen in an image, uint8 or float [H, W,
         3], there or nearby, with its index; None for what is not there."""
         near = self._near([image] * len(faces), [replace(face, angle=0.0) for face in faces])
         seen = [(face, one) for face, one in zip(faces, near, strict=True) if one]
-        upright = iter(self._upright([image] * len(seen), [replace(one, index=face.index) for face, one in seen]))
+        upright = iter(self._upright([image] * len(seen), [replace(one, index=face.index) for face, one in seen], {}))
         return [next(upright) if one else None for one in near]
 
     def _near(self, images: Sequence[Tensor], faces: Sequence[Face]) -> list[Face | None]:
@@ -129,25 +123,30 @@ class Finder:
         for start in range(0, len(places), at_once):
             some = places[start : start + at_once]
             windows = [replace(framing(face), angle=face.angle) for _, face in some]
-            pixels = [cut(image, window, _NEAR, MEAN) for (image, _), window in zip(some, windows, strict=True)]
-            outputs = self._seen(torch.stack([self._normalised(one) for one in pixels]))
+            pixels = cuts([(image, window) for (image, _), window in zip(some, windows, strict=True)], _NEAR, MEAN)
+            outputs = self._seen(_normalised(pixels.to(self.device)))
             for (image, face), window, output in zip(some, windows, outputs, strict=True):
                 found = _placed(decoded(output, _FACE_NEAR), window, _NEAR)
                 near = [one for one in _faces(found, image.shape) if _overlap(one, face) > 0.3]
                 seen.append(max(near, key=lambda one: one.score * _overlap(one, face), default=None))  # noqa: B023
         return seen
 
-    def _upright(self, images: Sequence[Tensor], faces: Sequence[Face]) -> list[Face | None]:
-        """These faces, one of each image, with their tilt as it is seen when they are turned upright: most of what the
-        network learnt from stood so. Those that stand upright are as they were; what cannot be made out is None."""
+    def _upright(
+        self, images: Sequence[Tensor], faces: Sequence[Face | None], known: Mapping[int, Face | None]
+    ) -> list[Face | None]:
+        """These faces, one of each image or none, with their tilt as it is seen when they are turned upright: most of
+        what the network learnt from stood so. Those that stand upright are as they were; what cannot be made out is
+        None. ``known``: what is known already of some of them, by their numbers, as ``_near`` says it."""
         settled = self._decided(images, faces)
         tilted = [n for n, face in enumerate(settled) if face and abs(face.angle) > _TILTED]
         for _ in range(_TURNS):
+            new = {n: face for n in tilted if (face := settled[n]) and (n not in known or face is not faces[n])}
+            near = self._near([images[n] for n in new], list(new.values()))
+            known = {**known, **dict(zip(new, near, strict=True))}
             left = []
-            before = [face for n in tilted if (face := settled[n])]
-            near = self._near([images[n] for n in tilted], before)
-            for n, face, seen in zip(tilted, before, near, strict=True):
-                if seen is None:
+            for n in tilted:
+                face, seen = settled[n], known[n]
+                if face is None or seen is None:
                     continue
                 settled[n] = replace(seen, index=face.index, score=max(seen.score, face.score))
                 if abs(wrapped(seen.angle - face.angle)) > _LEFT:
@@ -155,23 +154,20 @@ class Finder:
             tilted = left
         return settled
 
-    def _decided(self, images: Sequence[Tensor], faces: Sequence[Face]) -> list[Face | None]:
+    def _decided(self, images: Sequence[Tensor], faces: Sequence[Face | None]) -> list[Face | None]:
         """These faces, those whose marks tell no tilt as they are seen in that of four turns in which they look most
         like a face that stands upright. What does in none is no face, unless it is a sure one, without a tilt."""
-        doubted = [(image, face) for image, face in zip(images, faces, strict=True) if _span(face) < _SPANNED]
+        doubted = [(n, face) for n, face in enumerate(faces) if face and _span(face) < _SPANNED]
         turned = [replace(face, angle=angle) for _, face in doubted for angle in _ANY]
-        guesses = iter(zip(turned, self._near([image for image, _ in doubted for _ in _ANY], turned), strict=True))
-        decided: list[Face | None] = []
-        for face in faces:
-            if _span(face) >= _SPANNED:
-                decided.append(face)
-                continue
+        guesses = iter(zip(turned, self._near([images[n] for n, _ in doubted for _ in _ANY], turned), strict=True))
+        decided = list(faces)
+        for n, face in doubted:
             upright = [seen for turn, seen in itertools.islice(guesses, len(_ANY)) if seen and _alike(seen, turn)]
             best = max(upright, key=lambda seen: seen.score * _span(seen), default=None)
             if best:
-                decided.append(replace(best, index=face.index, score=face.score))
+                decided[n] = replace(best, index=face.index, score=face.score)
             else:
-                decided.append(replace(face, angle=0.0) if face.score >= _PLAIN else None)
+                decided[n] = replace(face, angle=0.0) if face.score >= _PLAIN else None
         return decided
 
     def _found(self, images: Sequence[Tensor]) -> list[Found]:
@@ -199,26 +195,28 @@ class Finder:
             at_once = max(1, _PIXELS_AT_ONCE // (frame[0] * frame[1]))
             for start in range(0, len(group), at_once):
                 some = group[start : start + at_once]
-                pixels = torch.stack([self._laid_out(images[n], *frames[n]) for n in some])
+                pixels = torch.zeros(len(some), *frame, 3, device=self.device)  # grey beyond the images
+                for place, n in zip(pixels, some, strict=True):
+                    height, width = frames[n][0]
+                    small = pictures.resize(images[n], (height, width)).to(self.device)
+                    place[:height, :width] = _normalised(small)
                 for n, output in zip(some, self._seen(pixels), strict=True):
                     one = decoded(output, least)
                     factor = torch.tensor([images[n].shape[1] / frames[n][0][1], images[n].shape[0] / frames[n][0][0]])
                     found[n] = Found(one.boxes * factor.repeat(2), one.marks * factor, one.scores)
         return [found[n] for n in range(len(images))]
 
-    def _laid_out(self, image: Tensor, inner: tuple[int, int], frame: tuple[int, int]) -> Tensor:
-        """The image in ``frame``, grey beyond it, normalised, float32 [3, H, W]."""
-        small = self._normalised(pictures.resize(image, inner))
-        return F.pad(small, (0, frame[1] - inner[1], 0, frame[0] - inner[0]))
-
-    def _normalised(self, image: Tensor) -> Tensor:
-        """[H, W, 3] as the network takes it, float32 [3, H, W]."""
-        mean, std = (torch.tensor(values, device=self.device) for values in (MEAN, STD))
-        return ((pictures.as_float(image.to(self.device)) - mean) / std).permute(2, 0, 1)
-
     @torch.inference_mode()
     def _seen(self, pixels: Tensor) -> Tensor:
-        return self.network(pixels.contiguous(memory_format=torch.channels_last)).cpu()
+        """What the network says of pictures [B, H, W, 3], normalised: float32 [B, 15, H/8, W/8] on the CPU."""
+        return self.network(pixels.permute(0, 3, 1, 2)).cpu()
+
+
+def _normalised(images: Tensor) -> Tensor:
+    """Images [..., H, W, 3] as the network takes them, float32 of the same shape."""
+    # For whole rows of pixels: steps of three values are too small to be quick.
+    mean, std = (torch.tensor(values, device=images.device).repeat(images.shape[-2]) for values in (MEAN, STD))
+    return (pictures.as_float(images).flatten(-2) - mean).div_(std).view(images.shape)
 
 
 def decoded(output: Tensor, least: float) -> Found:
@@ -316,6 +314,16 @@ def _span(face: Face) -> float:
     (ax, ay), (bx, by), _, (cx, cy), (dx, dy) = face.landmarks
     down_x, down_y = (cx + dx - ax - bx) / 2, (cy + dy - ay - by) / 2
     return ((bx - ax) * down_y - (by - ay) * down_x) / (face.width * face.height)
+
+
+def _is_believed(face: Face, near: Face | None) -> bool:
+    """Whether something is a face: it is sure, or the look at it alone (``near``) says so."""
+    return face.score >= _FACE or (near is not None and near.score >= _CONFIRMED and _alike(near, face))
+
+
+def _is_tilted(face: Face) -> bool:
+    """Whether a face is tilted so much that it is looked at turned upright."""
+    return _span(face) >= _SPANNED and abs(face.angle) > _TILTED
 
 
 def _alike(seen: Face, turned: Face) -> bool:

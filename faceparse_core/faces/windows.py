@@ -18,6 +18,8 @@ from faceparse_core.rendering import Window
 
 # A window whose side is longer than this, and which has more pixels than its image, is cut out of a reduced image.
 _LARGEST_SIDE = 4096
+# One that is turned is sampled in so many slices.
+_SLICES = 8
 
 
 def padded(image: Tensor, left: int, top: int, size: tuple[int, int], colour: Sequence[float]) -> Tensor:
@@ -63,8 +65,26 @@ def cut(image: Tensor, window: Window, size: int, colour: Sequence[float]) -> Te
     down = across[:, None]
     grid = torch.stack([cosine * across - sine * down + (2 * (x - left) / side - 1),
                         sine * across + cosine * down + (2 * (y - top) / side - 1)], dim=-1)  # fmt: skip
-    upright = F.grid_sample(piece, grid[None], padding_mode="border", align_corners=False)[0].permute(1, 2, 0)
-    return upright.round_().to(image.dtype) if image.dtype == torch.uint8 else upright
+    # torch shares work among threads by the picture, so it is told that these are several.
+    rows = grid.view(_SLICES if size % _SLICES == 0 else 1, -1, size, 2)
+    pieces = piece.expand(len(rows), -1, -1, -1)
+    slices = F.grid_sample(pieces, rows, padding_mode="border", align_corners=False)
+    if image.dtype == torch.uint8:
+        slices = slices.round_().to(torch.uint8)
+    return slices.permute(0, 2, 3, 1).reshape(size, size, -1)
+
+
+def cuts(pieces: Sequence[tuple[Tensor, Window]], size: int, colour: Sequence[float]) -> Tensor:
+    """Of each image what lies in its window, as ``cut`` gives it: [n, size, size, 3] on the device of the first, uint8
+    if all of them are, else float32 in 0..1."""
+    device = pieces[0][0].device
+    dtype = torch.uint8 if all(image.dtype == torch.uint8 for image, _ in pieces) else torch.float32
+    seen = torch.empty(len(pieces), size, size, 3, dtype=dtype, device=device)
+
+    for place, (image, window) in zip(seen, pieces, strict=True):
+        piece = cut(image, window, size, colour)
+        place.copy_(piece if dtype == torch.uint8 else pictures.as_float(piece))
+    return seen
 
 
 # ---------------------------------------------------------------------------------------------- put together
@@ -141,18 +161,17 @@ def compose(whole: Look, size: tuple[int, int], details: Sequence[Look], others:
     meet, the one whose middle is nearer counts more, and towards its border each gives way to the whole, so that it
     ends in what lies under it.
     """
-    # Maps as they come from the network have the labels of a cell together; here each label is a picture.
-    whole, *details = (Look(look.logits.contiguous(), look.window) for look in (whole, *details))
     whole, kept, owner = _attached(whole, [detail.window for detail in details], others)
     looks = [_cropped(whole, kept, size)] if kept.any() else []
-    for detail in sorted(details, key=lambda detail: -detail.window.width):
+    largest_first = sorted(details, key=lambda detail: -detail.window.width)
+    for n, detail in enumerate(largest_first):
         place = _reached(detail.window, size)
         if place.width <= 0 or place.height <= 0:
             continue
         cell = detail.window.width / detail.logits.shape[2]
-        looks.append(
-            Look(_mixed(whole, details, place, (math.ceil(place.height / cell), math.ceil(place.width / cell))), place)
-        )
+        cells = math.ceil(place.height / cell), math.ceil(place.width / cell)
+        # Those after it are painted over it.
+        looks.append(Look(_mixed(whole, largest_first[: n + 1], place, cells), place))
     return Scene(tuple(looks), owner, whole.window)
 
 
@@ -171,24 +190,32 @@ def _cropped(look: Look, kept: Tensor, size: tuple[int, int]) -> Look:
 def _mixed(base: Look, details: Sequence[Look], place: Window, size: tuple[int, int]) -> Tensor:
     """Logits [19, h, w] of the cells, ``size`` of them, of a place: of the details, and where they end of the base."""
     cells = _cells(size, place).to(base.logits.device)
-    under = _sampled(base, cells)
-    total, share, rest = torch.zeros_like(under), torch.zeros_like(under[0]), torch.ones_like(under[0])
-    away = torch.full_like(rest, torch.inf)
+    total, rest, away = torch.zeros_like(cells[0]), torch.ones_like(cells[0]), torch.full_like(cells[0], torch.inf)
+    parts = []
     for detail in details:
-        across, down = _within(detail.window, cells)
-        edge = torch.maximum(across.abs(), down.abs())
-        if edge.min() >= 1:
+        # All that follows is of the cells that it reaches: of most details none.
+        part = rows, columns = _cells_within(detail.window, place, size)
+        if not total[part].numel():
             continue
-        inside = ((1 - edge) / (1 - _SURE)).clamp(0, 1)
+        across, down = _within(detail.window, cells[:, rows, columns])
+        inside = ((1 - torch.maximum(across.abs(), down.abs())) / (1 - _SURE)).clamp_(0, 1)
         distance = torch.hypot(across, down)
-        weight = inside * torch.exp(-_NEARNESS * distance.square())
-        rows, columns = _cells_within(detail.window, place, size)
-        total[:, rows, columns] += _sampled(detail, cells[:, rows, columns]).mul_(weight[rows, columns])
-        share += weight
-        rest *= 1 - inside
-        away = torch.minimum(away, distance)
-    mixed = total.div_(share.clamp_min(1e-12)).lerp_(under, rest)  # where nothing is inside, rest is 1
-    return mixed.masked_fill_(away > _reach(away.device)[:, None, None], -20)
+        weight = torch.exp(-_NEARNESS * distance.square()).mul_(inside)
+        total[part] += weight
+        rest[part] *= 1 - inside
+        away[part] = torch.minimum(away[part], distance)
+        parts.append((detail, part, across, down, weight))
+    mixed = _weighted(base, *_within(base.window, cells), rest)  # where nothing is inside, rest is 1
+    share = (1 - rest) / total.clamp_min(1e-12)
+    for detail, part, across, down, weight in parts:
+        mixed[part] += _weighted(detail, across, down, weight.mul_(share[part]))
+    mixed = mixed.permute(2, 0, 1).contiguous()
+    for region, most in _REACH.items():
+        beyond = away > most
+        if beyond.any():
+            for label in region_ids(region):
+                mixed[label].masked_fill_(beyond, -20)
+    return mixed
 
 
 def _cells_within(window: Window, place: Window, size: tuple[int, int]) -> tuple[slice, slice]:
@@ -230,8 +257,37 @@ def _within(window: Window, points: Tensor) -> tuple[Tensor, Tensor]:
 
 def _sampled(look: Look, points: Tensor) -> Tensor:
     """Logits at points, x and y [2, H, W], of the image: [19, H, W]."""
-    grid = torch.stack(_within(look.window, points), dim=-1)[None]
-    return F.grid_sample(look.logits[None], grid, padding_mode="border", align_corners=False)[0]
+    return _at(look, *_within(look.window, points))
+
+
+def _at(look: Look, across: Tensor, down: Tensor) -> Tensor:
+    """Logits at places of a look's window, from -1 to 1 across and down, [H, W] both: [19, H, W]."""
+    return _weighted(look, across, down, torch.ones_like(across)).permute(2, 0, 1)
+
+
+def _weighted(look: Look, across: Tensor, down: Tensor, weight: Tensor) -> Tensor:
+    """As ``_at``, each times its weight [H, W]; bilinear, beyond the window as at its border: [H, W, 19].
+
+    What ``grid_sample`` does for each label, here of the labels of a cell together: as they come from the network.
+    """
+    labels, height, width = look.logits.shape
+    x, y = (((across + 1) * width - 1) / 2).clamp_(0, width - 1), (((down + 1) * height - 1) / 2).clamp_(0, height - 1)
+    # The last cell is the right one, or the lower one, of the two before the border; of a single cell it is both.
+    left, top = x.floor().clamp_(max=max(0, width - 2)), y.floor().clamp_(max=max(0, height - 2))
+    aside, under = min(1, width - 1), width * min(1, height - 1)
+    first = (top * width + left).int()
+    below = (y - top).mul_(weight)
+    above = weight - below
+    right = x - left
+    below_right, above_right = below * right, above * right
+    cells = torch.stack([first, first + aside, first + under, first + under + aside], -1).view(-1, 4)
+    weights = torch.stack([above - above_right, above_right, below - below_right, below_right], -1).view(-1, 4)
+    table = look.logits.permute(1, 2, 0).reshape(-1, labels)
+    if table.device.type == "cpu":
+        sums = F.embedding_bag(cells, table, mode="sum", per_sample_weights=weights)
+    else:  # not every device has it
+        sums = (table[cells.long()] * weights[..., None]).sum(1)
+    return sums.view(*across.shape, labels)
 
 
 def _reached(window: Window, size: tuple[int, int]) -> Window:
@@ -257,10 +313,11 @@ def _attached(whole: Look, faces: Sequence[Window], others: bool) -> tuple[Look,
     if not faces:
         return Look(nothing, whole.window), torch.zeros(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.uint8)
     away, owner = _distances(faces, _cells(whole.logits.shape[1:], whole.window).to(device)).min(0)
-    labels = whole.logits.max(0).indices
+    # As they come from the network the labels of a cell lie together.
+    labels = whole.logits.permute(1, 2, 0).max(2).indices
     person = ((labels > 0) & (away <= _reach(device)[labels])).cpu().numpy()
     pieces, count = connected(person)
-    near, owner = (away < 0.5).cpu().numpy(), owner.cpu().numpy()
+    near, owner, labels = (away < 0.5).cpu().numpy(), owner.cpu().numpy(), labels.cpu().numpy()
     # The faces that each piece holds, as a table.
     holds = np.zeros((count + 1, len(faces)), dtype=bool)
     holds[pieces[near], owner[near]] = True
@@ -274,23 +331,32 @@ def _attached(whole: Look, faces: Sequence[Window], others: bool) -> tuple[Look,
         keep |= turned_away
         owner[turned_away] = len(faces)
     # With a rim, in which the background stays as uncertain as it was seen, and which belongs to whom it surrounds.
-    kept, owner = torch.from_numpy(keep), torch.from_numpy(owner).to(torch.uint8)
-    free = (labels == 0).cpu()  # what is too far from its face to be what it looks like is no part of the rim
+    theirs = np.where(keep, owner + 1, 0)
+    free = labels == 0  # what is too far from its face to be what it looks like is no part of the rim
     for _ in range(_RIM):
-        wider = F.max_pool2d(torch.where(kept, owner + 1.0, 0.0)[None], 3, 1, 1)[0]
-        rim = (wider > 0) & ~kept & free
-        owner = torch.where(rim, (wider - 1).to(torch.uint8), owner)
-        kept = kept | rim
-    logits = torch.where(kept.to(device), whole.logits, nothing)
-    return Look(logits, whole.window), kept, owner
+        theirs = np.where((theirs == 0) & free, _widest(theirs), theirs)
+    kept = torch.from_numpy(theirs > 0)
+    owner = torch.from_numpy(np.where(theirs > 0, theirs - 1, owner).astype(np.uint8))
+    return Look(torch.where(kept.to(device), whole.logits, nothing), whole.window), kept, owner
 
 
-def _without_face(logits: Tensor, labels: Tensor, kept: np.ndarray) -> np.ndarray:
+def _widest(numbers: np.ndarray) -> np.ndarray:
+    """Of each cell the largest of the numbers [h, w] in it and the eight around it."""
+    rows = np.pad(numbers, ((1, 1), (0, 0)))
+    rows = np.maximum(np.maximum(rows[:-2], rows[1:-1]), rows[2:])
+    cells = np.pad(rows, ((0, 0), (1, 1)))
+    return np.maximum(np.maximum(cells[:, :-2], cells[:, 1:-1]), cells[:, 2:])
+
+
+def _without_face(logits: Tensor, labels: np.ndarray, kept: np.ndarray) -> np.ndarray:
     """Where beside what is kept there are people whose faces are turned away, bool [h, w]."""
-    hair = (logits.softmax(0)[_HEAD].sum(0) > _SURE_HAIR).cpu().numpy() & ~kept
+    hair = np.isin(labels, _HEAD) & ~kept
+    if hair.sum() >= _FEWEST_HAIR:
+        seen = logits[:, torch.from_numpy(hair).to(logits.device)]
+        hair[hair] = (seen.softmax(0)[_HEAD].sum(0) > _SURE_HAIR).cpu().numpy()
     if hair.sum() < _FEWEST_HAIR:
         return np.zeros_like(kept)
-    pieces, count = connected((labels > 0).cpu().numpy() & ~kept)
+    pieces, count = connected((labels > 0) & ~kept)
     enough = np.bincount(pieces[hair], minlength=count + 1) >= _FEWEST_HAIR
     enough[0] = False
     return enough[pieces]

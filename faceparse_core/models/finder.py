@@ -26,6 +26,9 @@ _BODY, _TAPS = 4, (40, 80)
 # The first of them, which are quick and whose errors all others would build upon, are computed as exactly as the end.
 _EXACT = 2
 _WIDTH = 64
+# What the layers up to a quarter of the size make of a large picture is far larger than a processor's caches: there
+# they see so many pixels at a time, whole rows of them, and as many rows above and below as their results depend on.
+_QUARTER, _BAND, _ABOVE, _BELOW = 4, 1 << 16, 8, 2
 
 
 class FinderNetwork(nn.Module):
@@ -59,9 +62,32 @@ class FinderNetwork(nn.Module):
 
     def seen(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """What the body sees, [B, 40, H/8, W/8] and [B, 80, H/16, W/16]."""
-        first = self.body[:_EXACT](pixels)
-        eighth = self.body[_EXACT:-1](first if self.narrowed is None else first.to(self.narrowed))
+        x = self._quarter(pixels)
+        eighth = self.body[_EXACT + 1 : -1](self.body[_EXACT][1:](x))
         return eighth, self.body[-1](eighth)
+
+    def _quarter(self, pixels: Tensor) -> Tensor:
+        """The first layers, up to that which brings the picture to a quarter of its size; in full precision of large
+        pictures band by band, which gives the same in two thirds of the time."""
+        height, width = pixels.shape[2:]
+        rows = max(_QUARTER, _BAND // width // _QUARTER * _QUARTER)
+        # Narrowed it is half as much, and steps cost what they save; in training a norm is of the whole batch; a GPU
+        # has no use for small steps.
+        if height <= rows or self.narrowed is not None or self.training or pixels.device.type != "cpu":
+            return self._begun(pixels)
+        pictures = []
+        for picture in pixels.split(1):
+            bands = []
+            for top in range(0, height, rows):
+                above = min(_ABOVE, top)
+                seen = self._begun(picture[:, :, top - above : top + rows + _BELOW])
+                bands.append(seen[:, :, above // _QUARTER : (above + rows) // _QUARTER])
+            pictures.append(torch.cat(bands, 2))
+        return torch.cat(pictures)
+
+    def _begun(self, pixels: Tensor) -> Tensor:
+        first = self.body[:_EXACT](pixels)
+        return self.body[_EXACT][0](first if self.narrowed is None else first.to(self.narrowed))
 
     def said(self, eighth: Tensor, sixteenth: Tensor) -> Tensor:
         """What is made of it."""
