@@ -351,10 +351,19 @@ def _from_numpy(array: np.ndarray, name: str) -> Tensor:
         raise ValueError(f"{name} is {_describe(array)}; give {ACCEPTED}")
     if array.dtype.kind == "f" and (array.dtype.itemsize > 4 or not array.dtype.isnative):
         array = array.astype(np.float32)
-    # torch takes neither mirrored views nor, without a warning, read-only arrays.
-    if any(stride < 0 for stride in array.strides) or not array.flags.writeable:
+    if any(stride < 0 for stride in array.strides):  # torch takes no mirrored views
         array = array.copy()
-    return torch.from_numpy(array)
+    return torch.from_numpy(array if array.flags.writeable else np.asarray(_Unlocked(array)))
+
+
+class _Unlocked:
+    """A read-only array, such as that of a PIL picture, as one that torch takes without a warning: a copy
+    of a large picture costs as much as what is done with it."""
+
+    def __init__(self, array: np.ndarray):
+        self._array = array  # keeps the memory
+        address, _ = array.__array_interface__["data"]
+        self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
 
 
 def _from_tensor(tensor: Tensor, name: str) -> list[Tensor]:

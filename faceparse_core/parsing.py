@@ -412,25 +412,11 @@ class Parsing:
         images = pictures.load(images)
         if [tuple(image.shape[:2]) for image in images] != self.sizes:
             raise ValueError("overlay needs the images that were parsed: their number and sizes must be the parsing's")
-        strength = torch.tensor([[0.0], *[[float(opacity)]] * (NUM_LABELS - 1)])
-        laid = torch.tensor([label.colour for label in LABELS]) / 255 * strength
+        colours = torch.tensor([label.colour for label in LABELS]) / 255
+        strength = torch.tensor([0.0, *[float(opacity)] * (NUM_LABELS - 1)])
         overlay = pictures.empty(*self.labels.shape, 3)
         for out, image, labels in zip(overlay, images, self.labels, strict=True):
-            scale = 1 / 255 if image.dtype == torch.uint8 else 1.0
-            kept = ((1 - strength) * scale).expand(-1, 3).contiguous()
-
-            def lay(rows: slice, out=out, image=image, labels=labels, scale=scale, kept=kept) -> None:
-                pixels = out[rows].copy_(image[rows])
-                there = labels[rows].amax(0).nonzero()
-                first, last = (int(there[0]), int(there[-1]) + 1) if len(there) else (0, 0)
-                if scale != 1:
-                    pixels[:, :first], pixels[:, last:] = pixels[:, :first] * scale, pixels[:, last:] * scale
-                if last:
-                    part, ids = pixels[:, first:last], labels[rows, first:last].flatten().int()
-                    part.mul_(kept.index_select(0, ids).view(part.shape))
-                    part.add_(laid.index_select(0, ids).view(part.shape))
-
-            rendering.spread(lay, rendering.row_bands(labels.shape, 64))
+            rendering.lay_over(image, labels, colours, strength, out)
         return overlay
 
     def _one_size(self) -> tuple[int, int]:

@@ -88,6 +88,21 @@ def test_mirrored_and_read_only_arrays(rgb):
         assert images.load(rgb[:, ::-1, ::-1])[0].numpy().tolist() == rgb[:, ::-1, ::-1].tolist()
 
 
+def test_a_read_only_array_is_looked_at_in_place_and_kept():
+    def frozen():
+        array = np.full((40, 50, 3), 7, np.uint8)
+        array.flags.writeable = False
+        return array
+
+    array = frozen()
+    assert images.load(array)[0].data_ptr() == array.ctypes.data
+    assert not array.flags.writeable
+    alone = images.load(frozen())[0]
+    others = [np.zeros((40, 50, 3), np.uint8) for _ in range(9)]
+    assert alone.unique().tolist() == [7]
+    assert len(others) == 9
+
+
 def test_a_tensor_with_gradient_is_detached():
     assert not images.load(torch.rand(4, 4, 3, requires_grad=True))[0].requires_grad
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from faceparse_core.devices import has_native
-from faceparse_core.models import cuda_graphs
+from faceparse_core.models import cuda_graphs, strips
 from faceparse_core.models.lite import Lite, LiteConfig
 from faceparse_core.models.packed import can_pack
 from faceparse_core.models.segformer import SIZES, SegFormer
@@ -41,6 +41,28 @@ def test_packed_networks_compute_the_same(network, shape):
     network.fold().pack()
     for _ in range(2):
         assert torch.allclose(network(pixels), expected, atol=1e-4 * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("size", [1 << 12, 1 << 16, 1 << 18])
+def test_layers_in_strips_compute_the_same(network, size, monkeypatch):
+    pixels = torch.randn(2, 3, 96, 160)
+    network.fold()
+    expected = network(pixels)
+    network.pack()
+    monkeypatch.setattr(strips, "_STRIP_BYTES", size)
+    with torch.inference_mode():
+        assert torch.allclose(network(pixels), expected, atol=1e-4 * expected.abs().max().item())
+
+
+def test_a_block_before_the_classifier_becomes_part_of_it():
+    torch.manual_seed(5)
+    network = _moved_norms(Lite(LiteConfig(blocks=(1, 0, 0, 2)))).eval()
+    pixels = torch.randn(1, 3, 64, 96)
+    expected = network(pixels)
+    merged = network.fold()(pixels)
+    assert torch.allclose(merged, expected, atol=1e-4 * expected.abs().max().item())
+    assert torch.equal(network.fold()(pixels), merged)
+    assert isinstance(network.blocks[0], torch.nn.Identity)
 
 
 def test_packed_half_precision_is_as_near_as_plain(network):

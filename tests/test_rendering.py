@@ -122,3 +122,34 @@ def test_the_kernel_for_gpus_gives_the_same_labels(monkeypatch):
     across = rendering.samples(size[1], window.x, window.width, 20, logits.device)
     down = rendering.samples(size[0], window.y, window.height, 24, logits.device)
     assert torch.equal(triton_kernel.labels(logits, across, down), rendering.labels(logits, window, size))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    size=st.tuples(st.integers(1, 60), st.integers(1, 300)),
+    patch=st.sampled_from([1, 7, 40]),
+    kind=st.sampled_from(["uint8", "float", "grey"]),
+    opacity=st.sampled_from([0.0, 0.6, 1.0]),
+    seed=st.integers(0, 99),
+)
+def test_colours_laid_over_a_picture_pixel_by_pixel(size, patch, kind, opacity, seed):
+    random = torch.Generator().manual_seed(seed)
+    height, width = size
+    small = torch.randint(_LABELS, (height // patch + 1, width // patch + 1), generator=random, dtype=torch.uint8)
+    labels = small.repeat_interleave(patch, 0).repeat_interleave(patch, 1)[:height, :width]
+    image = torch.randint(256, (height, width, 3), generator=random, dtype=torch.uint8)
+    values = image / 255
+    if kind == "grey":
+        image = image[..., :1].expand(-1, -1, 3)
+        values = image / 255
+    elif kind == "float":
+        image = values
+    colours = torch.rand(_LABELS, 3, generator=random)
+    strength = torch.tensor([0.0, *[opacity] * (_LABELS - 1)])
+    out = torch.full((height, width, 3), torch.nan)
+    rendering.lay_over(image, labels, colours, strength, out)
+    shares = strength[labels.long()][..., None]
+    expected = values * (1 - shares) + colours[labels.long()] * shares
+    assert torch.allclose(out, expected, atol=1e-6)
+    if kind == "float":
+        assert torch.equal(out[labels == 0], values[labels == 0])

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from faceparse_core.rendering.threads import alone, spread
+from faceparse_core.rendering.threads import alone, led, spread
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -56,3 +56,45 @@ def test_what_is_done_alone_gives_its_result_and_its_error(count):
     assert alone(torch.get_num_threads) == 1
     with pytest.raises(ValueError, match="wrong"):
         alone(lambda: int("wrong"))
+
+
+def test_what_is_led_steps_by_one_thread_and_spreads_over_all(count):
+    def work():
+        steps, used, together = torch.get_num_threads(), set(), threading.Barrier(count)
+
+        def part(_):
+            together.wait(10)  # nobody goes on before all are at it
+            used.add(threading.get_ident())
+
+        spread(part, range(count))
+        return steps, len(used), led(torch.get_num_threads)
+
+    assert led(work) == (1, count, 1)
+    assert torch.get_num_threads() == count
+    with pytest.raises(ValueError, match="wrong"):
+        led(lambda: int("wrong"))
+
+
+def test_what_is_led_makes_tensors_as_its_caller_does(count):
+    assert not led(lambda: torch.zeros(1)).is_inference()
+    with torch.inference_mode():
+        assert led(lambda: torch.zeros(1)).is_inference()
+
+
+def test_many_callers_are_led_at_once(count):
+    sums = [0] * 12
+
+    def call(index):
+        def work():
+            parts = []
+            spread(parts.append, range(20))
+            sums[index] = sum(parts)
+
+        led(work)
+
+    callers = [threading.Thread(target=call, args=(index,)) for index in range(len(sums))]
+    for caller in callers:
+        caller.start()
+    for caller in callers:
+        caller.join()
+    assert sums == [190] * 12

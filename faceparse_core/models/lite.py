@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from faceparse_core.models.packed import PackedConv2d, can_pack
+from faceparse_core.models.strips import by_strips
 
 _Network = TypeVar("_Network", bound=nn.Module)
 
@@ -80,13 +81,33 @@ class Lite(nn.Module):
             InvertedResidual(width, width, expansion, 3, 1) if expansion else nn.Identity()
             for expansion in self.config.blocks
         )
-        self.classifier: nn.Conv2d | PackedConv2d = nn.Conv2d(width, self.config.num_labels, 1)
+        self.classifier: nn.Conv2d | PackedConv2d | Classifier = nn.Conv2d(width, self.config.num_labels, 1)
 
     def forward(self, pixels: Tensor) -> Tensor:
-        return self.classifier(self.features(pixels)[1])
+        _, (finest, *coarser) = self._seen(pixels)
+        y = top_down(coarser, self.lateral[1:], self.smooth[1:], self.blocks[1:])
+        if not isinstance(cast(ConvNorm, self.lateral[0]).conv, PackedConv2d):
+            return self._last(finest, _enlarged(y))
+
+        def last(images: slice, rows: slice) -> Tensor:
+            # Twice as high; what lies at an edge is right only together with what lies beyond it.
+            above, below = max(0, rows.start // 2 - 1), rows.stop // 2 + 1
+            some = _enlarged(y[images, :, above:below])
+            top = rows.start - 2 * above
+            return self._last(finest[images, :, rows], some[:, :, top : top + rows.stop - rows.start])
+
+        batch, _, height, width = finest.shape
+        shape = batch, self.config.num_labels, height, width
+        return by_strips(last, shape, finest.dtype, self.config.width)
 
     def features(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """The first stage's output, 16 channels at half the size, and the head's, ``width`` channels at a quarter."""
+        """The first stage's output, 16 channels at half the size, and the head's, ``width`` channels at a quarter; once
+        folded without the block at stride 4, which is in the classifier then."""
+        half, taps = self._seen(pixels)
+        return half, top_down(taps, self.lateral, self.smooth, self.blocks)
+
+    def _seen(self, pixels: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The first stage's output and the taps, the finest first."""
         taps = []
         x = self.stem(pixels)
         for index, stage in enumerate(self.stages):
@@ -95,11 +116,21 @@ class Lite(nn.Module):
                 half = x
             if index in TAPS:
                 taps.append(x)
-        return half, top_down(taps, self.lateral, self.smooth, self.blocks)
+        return half, taps
+
+    def _last(self, finest: Tensor, coarser: Tensor) -> Tensor:
+        """The logits, of the finest tap and what was made of all others, at its size."""
+        block = self.blocks[0] if len(self.blocks) else None
+        return self.classifier(_level(finest, coarser, self.lateral[0], self.smooth[0], block))
 
     def fold(self) -> Lite:
-        """The same function for inference, in place: batch norms become part of their convolutions. Returns itself."""
-        return fold(self)
+        """The same function for inference, in place: batch norms become part of their convolutions, and the last block
+        part of the classifier. Returns itself."""
+        fold(self)
+        if len(self.blocks) and isinstance(self.blocks[0], InvertedResidual):
+            self.classifier = Classifier(self.blocks[0], cast(nn.Conv2d, self.classifier))
+            self.blocks[0] = nn.Identity()
+        return self
 
     def pack(self) -> Lite:
         """Packs the weights of a folded network for this processor (see ``packed``), in place, and returns it.
@@ -108,7 +139,10 @@ class Lite(nn.Module):
         it is.
         """
         if pack(self):
-            self.classifier = PackedConv2d(cast(nn.Conv2d, self.classifier))
+            if isinstance(self.classifier, Classifier):
+                self.classifier.pack()
+            else:
+                self.classifier = PackedConv2d(cast(nn.Conv2d, self.classifier))
         return self
 
     def grown(self, blocks: Sequence[int]) -> Lite:
@@ -152,13 +186,23 @@ def top_down(
     steps = list(zip_longest(taps, lateral, smooth, blocks))
     y = None
     for tap, narrow, even, block in reversed(steps):
-        merged = narrow(tap)
-        if y is not None:
-            merged = merged + F.interpolate(y, size=merged.shape[-2:], mode="bilinear", align_corners=False)
-        y = even(merged)
-        if block is not None:
-            y = block(y)
+        y = _level(tap, None if y is None else _enlarged(y), narrow, even, block)
     return cast(Tensor, y)
+
+
+def _level(tap: Tensor, coarser: Tensor | None, narrow: nn.Module, even: nn.Module, block: nn.Module | None) -> Tensor:
+    """A tap brought to the width, with what is coarser, at its size, smoothed and through the block."""
+    merged = narrow(tap)
+    if coarser is not None:
+        merged += coarser
+    y = even(merged)
+    return y if block is None else block(y)
+
+
+def _enlarged(x: Tensor) -> Tensor:
+    """Twice as high and wide."""
+    size = 2 * x.shape[2], 2 * x.shape[3]
+    return F.interpolate(x, size=size, mode="bilinear", align_corners=False)
 
 
 class ConvNorm(nn.Module):
@@ -214,10 +258,49 @@ class InvertedResidual(nn.Module):
         self.depthwise = ConvNorm(hidden, hidden, kernel, stride, groups=hidden)
         self.project = ConvNorm(hidden, outputs, kernel=1, activation=False)
         self.residual = stride == 1 and inputs == outputs
+        self.stride = stride
 
     def forward(self, x):
-        y = self.project(self.depthwise(self.expand(x)))
-        return x + y if self.residual else y
+        if isinstance(self.expand, ConvNorm) and isinstance(self.expand.conv, PackedConv2d):
+            y = self._changed_by_strips(x)
+        else:
+            y = self._changed(x)
+        return y.add_(x) if self.residual else y
+
+    def _changed_by_strips(self, x):
+        step, hidden = self.stride, len(self.expand.conv.bias)
+
+        def changed(images, rows):
+            return self._changed(x[images, :, step * rows.start : step * rows.stop])
+
+        batch, _, height, width = x.shape
+        shape = batch, len(self.project.conv.bias), height // step, width // step
+        return by_strips(changed, shape, x.dtype, hidden * step**2)
+
+    def _changed(self, x):
+        return self.project(self.depthwise(self.expand(x)))
+
+
+class Classifier(nn.Module):
+    """A folded residual block and the classifier behind it. Nothing but sums lies between the two: what the block adds
+    is classified as it is, before it is narrowed. Where there are fewer labels than channels that is less to do."""
+
+    def __init__(self, block: InvertedResidual, classifier: nn.Conv2d):
+        super().__init__()
+        self.expand, self.depthwise, self.direct = block.expand, block.depthwise, classifier
+        narrow = block.project.conv
+        self.through = nn.Conv2d(narrow.in_channels, classifier.out_channels, 1)
+        weight = classifier.weight.detach().double().flatten(1)
+        merged = weight @ narrow.weight.detach().double().flatten(1)
+        shift = weight @ narrow.bias.detach().double()
+        self.through.weight = nn.Parameter(merged[:, :, None, None].to(narrow.weight.dtype), requires_grad=False)
+        self.through.bias = nn.Parameter(shift.to(narrow.weight.dtype), requires_grad=False)
+
+    def forward(self, x):
+        return self.through(self.depthwise(self.expand(x))).add_(self.direct(x))
+
+    def pack(self):
+        self.direct, self.through = PackedConv2d(self.direct), PackedConv2d(self.through)
 
 
 class Smooth(nn.Module):

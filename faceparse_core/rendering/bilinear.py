@@ -116,6 +116,11 @@ def soft_masks(logits: Tensor, window: Window, regions: Sequence[Sequence[int]],
         for rows, values in bands(logits, window, (out.shape[1], out.shape[2])):
             out[:, rows] = torch.tensordot(chosen, values.softmax(0), 1).clamp_(0, 1)
         return
+    threads.led(lambda: _soft_masks(logits, window, regions, out))
+
+
+def _soft_masks(logits: Tensor, window: Window, regions: Sequence[Sequence[int]], out: Tensor) -> None:
+    """The same on the CPU."""
     height, width = out.shape[1:]
     down = samples(height, window.y, window.height, logits.shape[1], logits.device)
     across = samples(width, window.x, window.width, logits.shape[2], logits.device)
@@ -147,7 +152,7 @@ class _Cells:
     def parts(self) -> list[slice]:
         """The rows of cells in parts of about as many pixels, some milliseconds of work."""
         ends = torch.bincount(self.down.first, minlength=self.logits.shape[1] - 1).cumsum(0).tolist()
-        enough, parts, start, done = _BAND_BYTES // 32 // len(self.across.first), [], 0, 0
+        enough, parts, start, done = _BAND_BYTES // 16 // len(self.across.first), [], 0, 0
         for row, end in enumerate(ends, 1):
             if end > done and (end - done >= enough or row == len(ends)):
                 parts.append(slice(start, row))
@@ -226,11 +231,11 @@ class _FineCells(_Cells):
             values = _interpolated(self.logits, self.down, self.across, y, x)
             mask[y[:, :, None], x[:, None]] = (_log_sum(values[region[0]]) - _log_sum(values[region[1]])).sigmoid_()
 
-        threads.spread(fill_exactly, _parts(len(i), tall * broad * len(self.logits) * 16, mask.device))
+        threads.spread(fill_exactly, _parts(len(i), tall * broad * len(self.logits) * 32, mask.device))
 
     def _log_odds(self, region: tuple[list[int], list[int]]) -> tuple[Tensor, Tensor]:
         """As the function of this name, of all samples."""
-        parts = list(_parts(self.logits.shape[1] - 1, self.logits[:, 0].numel() * 16, self.logits.device))
+        parts = list(_parts(self.logits.shape[1] - 1, self.logits[:, 0].numel() * 32, self.logits.device))
         found: list[tuple[Tensor, ...]] = [()] * len(parts)
 
         def look(index: int) -> None:
@@ -245,7 +250,7 @@ class _FineCells(_Cells):
         between which they may be wrong all the same."""
         logits, steps = self.logits, self.steps
         inner = torch.arange(steps + 1)
-        parts = list(_parts(len(i), steps**2 * len(logits) * 8, logits.device))
+        parts = list(_parts(len(i), steps**2 * len(logits) * 16, logits.device))
         found: list[tuple[Tensor, ...]] = [()] * len(parts)
 
         def look(index: int) -> None:

@@ -23,16 +23,35 @@ _Result = TypeVar("_Result")
 def spread(work: Callable[[_Part], object], parts: Iterable[_Part]) -> None:
     """Calls ``work`` for each of the ``parts``, in any order and at once; an exception from one of them is raised.
 
-    ``work`` must neither call this function nor write where another part does.
+    ``work`` must not write where another part does.
     """
 
     @torch.inference_mode()  # whatever the caller is in: threads do not inherit it, and what he gives may be written to
     def one(part: _Part) -> None:
         work(part)
 
-    count = torch.get_num_threads()
-    for _ in map(one, parts) if count == 1 else _pool(count).map(one, parts):
+    count = getattr(_leading, "count", 0) or torch.get_num_threads()
+    for _ in map(one, parts) if count == 1 else _workers(count).map(one, parts):
         pass
+
+
+def led(work: Callable[[], _Result]) -> _Result:
+    """What ``work`` gives: what it spreads is done by as many threads as the caller has, all between by one.
+
+    For work that takes turns: of its small steps, too, each that all threads did would wait for a processor that is
+    busy.
+    """
+    count = torch.get_num_threads()
+    if count == 1 or hasattr(_leading, "count"):
+        return work()
+    inference = torch.is_inference_mode_enabled()
+
+    def lead() -> _Result:
+        _leading.count = count
+        with torch.inference_mode() if inference else torch.no_grad():
+            return work()
+
+    return _leaders(count).submit(lead).result()
 
 
 def alone(work: Callable[[], _Result]) -> _Result:
@@ -42,9 +61,22 @@ def alone(work: Callable[[], _Result]) -> _Result:
     return results[0]
 
 
+_leading = threading.local()
+
+
 @cache
-def _pool(count: int) -> ThreadPoolExecutor:
-    pool = ThreadPoolExecutor(count, "faceparse")
+def _workers(count: int) -> ThreadPoolExecutor:
+    return _single_threads(count, "faceparse")
+
+
+@cache
+def _leaders(count: int) -> ThreadPoolExecutor:
+    return _single_threads(count, "faceparse leader")  # they wait for workers, which wait for nobody
+
+
+def _single_threads(count: int, name: str) -> ThreadPoolExecutor:
+    """So many threads for each of which torch has one."""
+    pool = ThreadPoolExecutor(count, name)
     together = threading.Barrier(count + 1)
 
     def alone() -> None:
@@ -63,7 +95,8 @@ def _pool(count: int) -> ThreadPoolExecutor:
 def _in_child() -> None:
     """A process that is forked has none of the threads, but torch would wait for its own: it gets on with one, until
     somebody sets another number there, if torch has not computed before the fork."""
-    _pool.cache_clear()
+    _workers.cache_clear()
+    _leaders.cache_clear()
     torch.set_num_threads(1)
 
 
