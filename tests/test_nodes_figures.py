@@ -7,14 +7,14 @@ import json
 import pytest
 import torch
 
-from faceparse_core import edits, masks
+from faceparse_core import edits
 
 
 def test_glasses_are_laid_on_and_nothing_else_changes(run, image, parsing):
     output = run("TryOn", image=image, parsing=parsing, piece="sun glasses", size=1.1, up=0.1, shadow=0.0)
     worn, cover = output.args
     what = edits.piece("sun glasses")
-    front = masks.refine(image, parsing.mask("hair", soft=True), hair=True)
+    front = edits.several.refined(image, parsing, what.behind)  # as the command has it
     options = dict(front=front, size=1.1, up=0.1, shadow=0.0)
     expected, covered = edits.try_on(image, what, parsing.labels, parsing.faces, **options)
     assert torch.equal(worn, expected) and torch.equal(cover, covered) and cover.max() > 0.9

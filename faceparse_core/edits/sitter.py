@@ -9,7 +9,6 @@ from functools import cached_property
 
 import numpy as np
 import torch
-from scipy.ndimage import find_objects
 from torch import Tensor
 
 from faceparse_core.edits.each import changed, chosen, is_nearest, whose
@@ -64,6 +63,8 @@ class Sitter:
     @cached_property
     def _boxes(self) -> list[tuple[slice, slice] | None]:
         """Rows and columns about each label, by its number less one."""
+        from scipy.ndimage import find_objects
+
         return find_objects(self.labels.numpy().astype(np.int16))
 
     def box(self, region: str, spare: float = 0.0) -> tuple[slice, slice] | None:

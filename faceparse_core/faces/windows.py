@@ -98,8 +98,10 @@ _RIM = 4
 # Somebody whose face is turned away shows at least so many cells of hair or hat that are this probable.
 _FEWEST_HAIR, _SURE_HAIR = 30, 0.8
 _HEAD = list(region_ids("hair + hat"))
-# Where there is a face, the network sees so much of one in its box, even if most of it is covered.
-_SHOWN = 0.1
+# Where there is a face, the network sees one in so much of its box, with such a probability, even if most of the face
+# is covered; where the finder is sure, it is enough that so much of the box is probable.
+_SHOWN, _PROBABLE = 0.1, 0.3
+_SURE_FACE, _SHOWN_OF_SURE = 0.7, 0.05
 _FACE = list(region_ids("skin + nose + eyes + brows + lips + mouth + eyeglasses"))
 # How many heights of a face away from its middle a label may be. What is taken for it further away is something else.
 _REACH = {
@@ -142,12 +144,13 @@ def are_shown(faces: Sequence[Face], looks: Sequence[Look]) -> list[bool]:
     """Of each face whether the look at it shows some of one where it should be: else the finder was wrong."""
     if not faces:
         return []
-    shares = []
+    shown = []
     for face, look in zip(faces, looks, strict=True):
         cells = _cells((16, 16), Window(face.x, face.y, face.width, face.height)).to(look.logits.device)
         of_face = _sampled(look, cells).softmax(0)[_FACE].sum(0)
-        shares.append((of_face > 0.5).float().mean())
-    return (torch.stack(shares) >= _SHOWN).tolist()
+        least = _SHOWN_OF_SURE if face.score >= _SURE_FACE else torch.inf
+        shown.append(((of_face > _PROBABLE).float().mean() >= _SHOWN) | (of_face.mean() >= least))
+    return torch.stack(shown).tolist()
 
 
 def compose(whole: Look, size: tuple[int, int], details: Sequence[Look], others: bool = True) -> Scene:

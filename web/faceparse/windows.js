@@ -11,7 +11,10 @@ const SURE = 0.7; // from this share of the way to its border on, what was seen 
 const NEARNESS = 6; // how quickly a window gives way to another whose middle is nearer
 const RIM = 4; // cells of background around a person that are left as they were seen
 const [FEWEST_HAIR, SURE_HAIR] = [30, 0.8]; // of somebody whose face is turned away
-const SHOWN = 0.1; // where there is a face, the network sees so much of one in its box
+// Where there is a face, the network sees one in so much of its box, with such a probability; where the finder is so
+// sure, it is enough that so much of the box is probable.
+const [SHOWN, PROBABLE] = [0.1, 0.3];
+const [SURE_FACE, SHOWN_OF_SURE] = [0.7, 0.05];
 const NOTHING = -20; // the logit of what is not there
 const HEAD = regionIds("hair", "hat");
 const FACE = regionIds("skin", "nose", "eyes", "brows", "lips", "inner mouth", "eyeglasses");
@@ -31,9 +34,9 @@ for (const [names, most] of [
 export function isShown(face, look) {
   const cells = grid({ x: face.x, y: face.y, width: face.width, height: face.height }, 16, 16);
   const values = sampled(look, cells);
-  let shown = 0;
-  for (let cell = 0; cell < 256; cell++) if (probability(values, 256, cell, FACE) > 0.5) shown++;
-  return shown / 256 >= SHOWN;
+  const ofFace = Array.from({ length: 256 }, (_, cell) => probability(values, 256, cell, FACE));
+  if (ofFace.filter((p) => p > PROBABLE).length >= SHOWN * 256) return true;
+  return face.score >= SURE_FACE && ofFace.reduce((sum, p) => sum + p) >= SHOWN_OF_SURE * 256;
 }
 
 /**
