@@ -57,9 +57,9 @@ def main() -> None:
     files = sorted(path for path in args.pictures.iterdir() if path.suffix.lower() in (".jpg", ".jpeg", ".png"))
     pictures = [path.read_bytes() for path in files[: args.count]]
     words = ["--model", args.model, *(["--batch", args.batch] if args.batch else [])]
-    with started(words) as (port, process):
-        bench = Bench(port, process, pictures, words, args)
-        for name in args.only:
+    bench = Bench(pictures, words, args)
+    for name in args.only:
+        with started(words) as (bench.port, bench.process):
             print(name, json.dumps(getattr(bench, name)(), indent=2), flush=True)
 
 
@@ -84,15 +84,11 @@ def started(words: list[str], port: int = 0) -> Iterator[tuple[int, subprocess.P
 
 
 class Bench:
-    def __init__(
-        self,
-        port: int,
-        process: subprocess.Popen,
-        pictures: list[bytes],
-        words: list[str],
-        args: argparse.Namespace,
-    ):
-        self.port, self.process, self.pictures, self.words, self.args = port, process, pictures, words, args
+    port: int
+    process: subprocess.Popen
+
+    def __init__(self, pictures: list[bytes], words: list[str], args: argparse.Namespace):
+        self.pictures, self.words, self.args = pictures, words, args
         self.bodies = [_form(picture) for picture in pictures]
         self.rate: float | None = None
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 import torch
 
-from faceparse_core.rendering.threads import alone, led, spread
+from faceparse_core.rendering.threads import alone, led, single_threads, spread
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -98,3 +98,11 @@ def test_many_callers_are_led_at_once(count):
     for caller in callers:
         caller.join()
     assert sums == [190] * 12
+
+
+def test_single_threads_have_one_of_torchs_and_the_caller_as_many_as_before():
+    before = torch.get_num_threads()
+    pool = single_threads(3, "a test")
+    assert {pool.submit(torch.get_num_threads).result() for _ in range(6)} == {1}
+    assert torch.get_num_threads() == before
+    pool.shutdown()

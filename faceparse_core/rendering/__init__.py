@@ -6,6 +6,17 @@ Others use what is named here; which of ``bilinear`` (PyTorch) and ``triton_kern
 
 from faceparse_core.rendering.bilinear import Window, bands, labels, row_bands, samples, soft_masks
 from faceparse_core.rendering.painting import lay_over
-from faceparse_core.rendering.threads import alone, spread
+from faceparse_core.rendering.threads import alone, single_threads, spread
 
-__all__ = ["Window", "alone", "bands", "labels", "lay_over", "row_bands", "samples", "soft_masks", "spread"]
+__all__ = [
+    "Window",
+    "alone",
+    "bands",
+    "labels",
+    "lay_over",
+    "row_bands",
+    "samples",
+    "single_threads",
+    "soft_masks",
+    "spread",
+]

@@ -66,16 +66,17 @@ _leading = threading.local()
 
 @cache
 def _workers(count: int) -> ThreadPoolExecutor:
-    return _single_threads(count, "faceparse")
+    return single_threads(count, "faceparse")
 
 
 @cache
 def _leaders(count: int) -> ThreadPoolExecutor:
-    return _single_threads(count, "faceparse leader")  # they wait for workers, which wait for nobody
+    return single_threads(count, "faceparse leader")  # they wait for workers, which wait for nobody
 
 
-def _single_threads(count: int, name: str) -> ThreadPoolExecutor:
-    """So many threads for each of which torch has one."""
+def single_threads(count: int, name: str) -> ThreadPoolExecutor:
+    """So many threads for each of which torch has one; for the caller it has as many as before."""
+    own = torch.get_num_threads()
     pool = ThreadPoolExecutor(count, name)
     together = threading.Barrier(count + 1)
 
@@ -88,7 +89,7 @@ def _single_threads(count: int, name: str) -> ThreadPoolExecutor:
         pool.submit(alone)
     together.wait()
     # It holds for the thread that sets it and for those that begin later: these are to be as they were.
-    torch.set_num_threads(count)
+    torch.set_num_threads(own)
     return pool
 
 

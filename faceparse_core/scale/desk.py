@@ -12,7 +12,7 @@ import queue
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -21,6 +21,7 @@ from torch import Tensor
 from faceparse_core import images as pictures
 from faceparse_core.parser import BATCH_ON_GPU, FaceParser
 from faceparse_core.parsing import Parsing
+from faceparse_core.rendering import single_threads
 from faceparse_core.scale.answers import name_of
 from faceparse_core.scale.asking import Asked, Limits
 
@@ -86,7 +87,8 @@ class Desk:
         self._coming = 0  # decoded, or being so, and not yet taken into a batch
         self._lock = threading.Lock()
         self._jobs: queue.Queue[_Job | None] = queue.Queue()
-        self._hands = ThreadPoolExecutor(_THREADS, "faceparse-desk")
+        # Each with a thread of torch's alone: a team of each of them would be in the network's way.
+        self._hands = single_threads(_THREADS, "faceparse-desk")
         self._network = threading.Thread(target=self._run, name="faceparse-network", daemon=True)
         self._network.start()
 
