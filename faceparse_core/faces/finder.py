@@ -33,7 +33,7 @@ _GLANCE, _SECOND_PIXELS, _ENLARGED = 192, 768 * 576, 1.5
 _MULTIPLE = 32
 # From this score on something is a face. What is less, but this much, is one if a look at it alone says so by this
 # score; what is still less asks for a closer look at the whole.
-_FACE, _DOUBTFUL, _CONFIRMED, _HINT = 0.5, 0.3, 0.45, 0.15
+_FACE, _DOUBTFUL, _CONFIRMED, _HINT = 0.5, 0.3, 0.38, 0.15
 # A face that fills its picture is at least so sure, and others beside it at most so likely.
 _FILLING, _BESIDE = 0.5, 0.3
 _LARGE = 110  # of a face in the second look, in pixels: from here on it is seen better in the first
