@@ -40,8 +40,9 @@ _LARGE = 110  # of a face in the second look, in pixels: from here on it is seen
 _MOST = 400  # faces of one look
 # Where a face is known to be, the window around it is seen so large, and so little is enough.
 _NEAR, _FACE_NEAR = 192, 0.3
-# A face tilted by more than this, in degrees, is looked at again, turned upright, until hardly any tilt is left.
-_TILTED, _LEFT, _TURNS = 12.0, 6.0, 4
+# A face tilted by more than this, in degrees, is looked at again, turned upright, until hardly any tilt is left. Tilts
+# are seen larger than they are: what is left is taken for this share of it, or the looks would go to and fro.
+_TILTED, _LEFT, _TURNS, _SHARE = 12.0, 6.0, 4, 0.75
 # Marks that span less of a face's box tell nothing of its tilt: it may be any of these. Where they tell nothing in any
 # of them, it takes such a score for a face.
 _SPANNED, _ANY, _PLAIN = 0.07, (0.0, 90.0, 180.0, -90.0), 0.6
@@ -148,8 +149,10 @@ class Finder:
                 face, seen = settled[n], known[n]
                 if face is None or seen is None:
                     continue
-                settled[n] = replace(seen, index=face.index, score=max(seen.score, face.score))
-                if abs(wrapped(seen.angle - face.angle)) > _LEFT:
+                more = wrapped(seen.angle - face.angle)
+                angle = round(wrapped(face.angle + _SHARE * more), 1)
+                settled[n] = replace(seen, index=face.index, angle=angle, score=max(seen.score, face.score))
+                if abs(more) > _LEFT:
                     left.append(n)
             tilted = left
         return settled

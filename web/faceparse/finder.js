@@ -15,6 +15,7 @@ const LARGE = 110; // of a face in the second look, in pixels: from here on it i
 const MOST = 400; // faces of one look
 const [NEAR, FACE_NEAR] = [192, 0.3]; // the window around a face that is known
 const [TILTED, LEFT, TURNS] = [12, 6, 4]; // degrees, degrees, times
+const SHARE = 0.75; // tilts are seen larger than they are: what is left is taken for so much of it
 const SPANNED = 0.07;
 const ANY = [0, 90, 180, -90];
 const PLAIN = 0.6;
@@ -88,9 +89,10 @@ export class Finder {
       for (let turn = 0; face && turn < TURNS && (turn > 0 || Math.abs(face.angle) > TILTED); turn++) {
         const seen = await this.#near(picture, face);
         if (!seen) break;
-        const left = Math.abs(wrapped(seen.angle - face.angle));
-        face = { ...seen, score: Math.max(seen.score, face.score) };
-        if (left <= LEFT) break;
+        const more = wrapped(seen.angle - face.angle);
+        const angle = Math.round(10 * wrapped(face.angle + SHARE * more)) / 10;
+        face = { ...seen, angle, score: Math.max(seen.score, face.score) };
+        if (Math.abs(more) <= LEFT) break;
       }
       settled.push(face);
     }
