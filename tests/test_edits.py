@@ -207,6 +207,14 @@ def test_blur_is_a_disc_of_light_and_weaker_beside_the_person():
     assert rest[:, 44:60].std() > 2 * rest[:, 180:].std()
 
 
+def test_wide_pictures_are_blurred_in_tiles_as_in_one():
+    """4,000 pixels across are several tiles, which begin with a cell of the grid of any radius."""
+    image, person = torch.full((64, 4000, 3), 0.4), torch.zeros(64, 4000)
+    person[:, 3700:3900] = 1
+    for radius in (0.4, 0.8, 1.3, 3.0):
+        assert (edits.blur_background(image, person, radius=radius)[0] - 0.4).abs().max() < 1e-3
+
+
 def test_another_picture_fills_the_background_whatever_its_size():
     person = torch.zeros(40, 60)
     person[:, 25:35] = 1

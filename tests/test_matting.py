@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from faceparse_core import FaceParser, images, masks
 from faceparse_core.masks import matting
-from faceparse_core.masks.reduced import box_mean, linear_model
+from faceparse_core.masks.reduced import box_mean, linear_model, reduced_rows, tiles
 
 
 def disc(size: int, radius: float, x: float = 0.0, width: float = 1.0) -> torch.Tensor:
@@ -267,3 +267,16 @@ def test_empty_and_full_masks_are_cut_out_too(value):
     assert cut.isfinite().all() and (cut[..., 3] == value).all()
     if value:
         assert torch.equal(cut[..., :3], image)
+
+
+@settings(max_examples=60)
+@given(st.integers(1, 300), st.integers(1, 4000), st.integers(1, 70), st.integers(0, 2**32 - 1))
+def test_tiles_are_whole_squares_and_hold_all_that_is_there(height, width, factor, seed):
+    cells = -(-height // factor), -(-width // factor)
+    there = torch.rand(cells, generator=torch.Generator().manual_seed(seed)) > 0.9
+    seen = torch.zeros(cells, dtype=torch.int)
+    for rows, columns in tiles(there, factor, (height, width)):
+        for side, length in ((rows, height), (columns, width)):
+            assert side.start % factor == 0 and (side.stop % factor == 0 or side.stop == length)
+        seen[reduced_rows(rows, factor), reduced_rows(columns, factor)] += 1
+    assert seen[there].eq(1).all() and seen.max() <= 1

@@ -140,11 +140,15 @@ def reduced_rows(rows: slice, factor: int) -> slice:
 
 def tiles(there: Tensor, factor: int, size: Sequence[int]) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of a picture of this ``size`` in which it has a part in what is true of it reduced by
-    ``factor``, bool [h, w]; enlarging mixes a neighbour in."""
+    ``factor``, bool [h, w]; enlarging mixes a neighbour in. They begin with a square, and end with one or the picture,
+    and none shares a pixel with another.
+    """
     height, width = size
     for rows in bands(height, width, _TILE_ROWS * width, factor):
-        small, across = reduced_rows(rows, factor), max(1, CACHED_PIXELS // (rows.stop - rows.start))
-        for run in runs(there[max(0, small.start - 1) : small.stop + 1].any(0), _GAP // factor):
+        small = reduced_rows(rows, factor)
+        across = max(1, CACHED_PIXELS // (rows.stop - rows.start) // factor) * factor
+        # With a square to each side of them, runs that are less than two apart would share one.
+        for run in runs(there[max(0, small.start - 1) : small.stop + 1].any(0), max(1, _GAP // factor)):
             last = min((run.stop + 1) * factor, width)
             for start in range(max(0, (run.start - 1) * factor), last, across):
                 yield rows, slice(start, min(start + across, last))
