@@ -246,22 +246,23 @@ class Bench:
         spent: list[float] = []
         threads = []
 
-        def one(body: bytes) -> None:
-            start = time.perf_counter()
-            told[_status(self.port, "POST", "/v1/parse", body, _FORM)] += 1
-            spent.append(time.perf_counter() - start)
-
         bodies, end = itertools.cycle(self.bodies), time.perf_counter() + seconds
         due = time.perf_counter()
         while due < end:
             time.sleep(max(0, due - time.perf_counter()))
-            threads.append(threading.Thread(target=one, args=(next(bodies),), daemon=True))
+            threads.append(threading.Thread(target=self._answered, args=(next(bodies), told, spent), daemon=True))
             threads[-1].start()
             due += 1 / rate if even else chance.expovariate(rate)
         if wait:
             for thread in threads:
                 thread.join()
         return list(spent), {str(status): count for status, count in told.items()}
+
+    def _answered(self, body: bytes, told: collections.Counter[int | None], spent: list[float]) -> None:
+        """Asks once: counts the answer's status and adds its seconds."""
+        start = time.perf_counter()
+        told[_status(self.port, "POST", "/v1/parse", body, _FORM)] += 1
+        spent.append(time.perf_counter() - start)
 
     def _clients(self, cycle: float, seconds: float) -> tuple[list[float], dict]:
         """Requests of all clients, each of which asks about once in a ``cycle`` of seconds, as ``_arrivals``.
@@ -274,9 +275,7 @@ class Bench:
             chance = random.Random(_SEED + number)
             while time.perf_counter() < end:
                 time.sleep(chance.expovariate(1 / max(1e-3, cycle - (statistics.mean(spent) if spent else 0))))
-                start = time.perf_counter()
-                told[_status(self.port, "POST", "/v1/parse", chance.choice(self.bodies), _FORM)] += 1
-                spent.append(time.perf_counter() - start)
+                self._answered(chance.choice(self.bodies), told, spent)
 
         threads = [threading.Thread(target=client, args=(number,)) for number in range(_CLIENTS)]
         for thread in threads:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from faceparse_core import FaceParser, images, masks
 from faceparse_core.masks import matting
-from faceparse_core.masks.reduced import box_mean, linear_model, reduced_rows, tiles
+from faceparse_core.masks.reduced import averaged, averaged_by_all, box_mean, linear_model, reduced_rows, tiles
 
 
 def disc(size: int, radius: float, x: float = 0.0, width: float = 1.0) -> torch.Tensor:
@@ -280,3 +280,9 @@ def test_tiles_are_whole_squares_and_hold_all_that_is_there(height, width, facto
             assert side.start % factor == 0 and (side.stop % factor == 0 or side.stop == length)
         seen[reduced_rows(rows, factor), reduced_rows(columns, factor)] += 1
     assert seen[there].eq(1).all() and seen.max() <= 1
+
+
+def test_averages_by_all_threads_are_those_of_one():
+    values = torch.rand(300, 701, 3, generator=torch.Generator().manual_seed(1))
+    for factor in (1, 2, 7, 64):
+        assert torch.equal(averaged_by_all(values, factor), averaged(values, factor))

@@ -17,8 +17,7 @@ from faceparse_core.edits.each import changed
 from faceparse_core.edits.rim import FAINT, rim
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.images import Images
-from faceparse_core.masks.outline import bands
-from faceparse_core.masks.reduced import CACHED_PIXELS, averaged, box_mean, enlarged, pairs, reduced_rows, tiles
+from faceparse_core.masks.reduced import averaged, averaged_by_all, box_mean, enlarged, pairs, reduced_rows, tiles
 from faceparse_core.rendering import alone, spread
 
 # A disc of the lens is so many cells of its grid wide, from the middle; the grid of all is as fine as the least needs.
@@ -156,10 +155,7 @@ def _out_of_focus(image: Tensor, person: Tensor, size: float, falloff: float, fa
     height, width = person.shape
     # Of squares of the factor, where there is any background.
     away = torch.zeros(1, 4, -(-height // factor), -(-width // factor))
-    there = torch.empty(away.shape[2:], dtype=torch.bool)
-
-    def look(rows: slice) -> None:
-        there[reduced_rows(rows, factor)] = averaged(person[rows, :, None], factor)[..., 0] < 1 - FAINT
+    there = averaged_by_all(person[..., None], factor)[..., 0] < 1 - FAINT
 
     def reduce(tile: tuple[slice, slice]) -> None:
         # What is only half background has the person's colours in it.
@@ -169,7 +165,6 @@ def _out_of_focus(image: Tensor, person: Tensor, size: float, falloff: float, fa
         away[0, :3, down, across] = averaged(light, factor, (1, 2))
         away[0, 3, down, across] = averaged(weight, factor)
 
-    spread(look, bands(height, width, CACHED_PIXELS, factor))
     spread(reduce, tiles(there, factor, person.shape))
     # Where there is no background far and wide, what there is of it at all.
     far = alone(lambda: box_mean(away, max(1, max(away.shape[2:]) // 4)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 
 import torch
 from PIL import ImageColor
@@ -85,12 +86,12 @@ def lightness_of(channels: Tensor) -> Tensor:
 def to_srgb(pixels: Tensor) -> Tensor:
     """sRGB in 0..1 of OKLab pixels, float32 [N, 3]; what no screen shows is cut off."""
     roots = _FROM_LAB @ pixels.T.contiguous()
-    return _looked_up(_FROM_LIGHT, _FROM_CONES @ (roots * roots).mul_(roots)).T
+    return _looked_up(_from_light(), _FROM_CONES @ (roots * roots).mul_(roots)).T
 
 
 def _cones(channels: Tensor) -> Tensor:
     """The cube roots of what the eye's three kinds of cones see of red, green and blue [3, N]."""
-    seen = _TO_CONES @ _looked_up(_TO_LIGHT, channels)
+    seen = _TO_CONES @ _looked_up(_to_light(), channels)
     return seen.clamp_(min=0).log2_().mul_(1 / 3).exp2_()  # a power is three times slower
 
 
@@ -100,18 +101,19 @@ def _looked_up(table: Tensor, values: Tensor) -> Tensor:
     return table.index_select(0, places.flatten()).view(values.shape)
 
 
-def _to_light(value: Tensor) -> Tensor:
-    """Light, of which there is as much as photons; sRGB is not."""
-    return torch.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055).pow(2.4))
+@cache
+def _to_light() -> Tensor:
+    """The table of light, of which there is as much as photons; sRGB is not. All of 8 bits have a place of their own,
+    and sixteen steps lie between them."""
+    value = torch.linspace(0, 1, 255 * 16 + 1, dtype=torch.float64)
+    return torch.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055).pow(2.4)).float()
 
 
-def _from_light(light: Tensor) -> Tensor:
-    return torch.where(light <= 0.0031308, light * 12.92, light.pow(1 / 2.4) * 1.055 - 0.055)
-
-
-# What all of 8 bits have of their own, and sixteen steps between; and of light, steps of a twentieth of 1/255 at most.
-_TO_LIGHT = _to_light(torch.linspace(0, 1, 255 * 16 + 1, dtype=torch.float64)).float()
-_FROM_LIGHT = _from_light(torch.linspace(0, 1, 1 << 15, dtype=torch.float64)).float()
+@cache
+def _from_light() -> Tensor:
+    """The table of sRGB, in steps of a twentieth of 1/255 at most."""
+    light = torch.linspace(0, 1, 1 << 15, dtype=torch.float64)
+    return torch.where(light <= 0.0031308, light * 12.92, light.pow(1 / 2.4) * 1.055 - 0.055).float()
 
 
 def most_chroma(lightness: Tensor, hue: Tensor) -> Tensor:

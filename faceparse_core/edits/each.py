@@ -37,6 +37,15 @@ def changed(
     return result
 
 
+def among(labels: Tensor, ids: Sequence[int]) -> Tensor:
+    """Which labels, uint8, are these: bool of their shape. One after the other is quicker than ``torch.isin``."""
+    first, *others = ids
+    found = labels == first
+    for label in others:
+        found |= labels == label
+    return found
+
+
 def whose(face: int | str) -> None:
     """ValueError unless this says whose face is meant."""
     if not (face in ("all", "largest") or (isinstance(face, int) and not isinstance(face, bool) and face >= 0)):

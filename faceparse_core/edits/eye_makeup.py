@@ -121,14 +121,15 @@ def _wing(eye: Eye, u: Tensor, v: Tensor, liner: Eyeliner, soft: float) -> Tenso
 def colour_irises(sitter: Sitter, seen: Sequence[Eye], wanted: Irises, strength: float) -> None:
     colour = lab(wanted.colour)
     for eye, found in irises(sitter, seen):
-        box = sitter.box(eye.label)
-        if box is None:
+        part = sitter.part(eye.label)
+        if part is None:
             continue
+        box, inside = part
         y = torch.arange(box[0].start, box[0].stop)[:, None] + 0.5 - found.y
         x = torch.arange(box[1].start, box[1].stop) + 0.5 - found.x
         away = (x * x + y * y).sqrt() / found.radius
         soft = max(0.12, 0.7 / found.radius)
-        disc = ramp(away, 1 + soft, 1 - soft) * sitter.shows(eye.label, box)
+        disc = ramp(away, 1 + soft, 1 - soft) * inside
         shades = colours_at(sitter, box, disc > 0.5)
         if not len(shades):
             continue
@@ -148,10 +149,10 @@ def colour_irises(sitter: Sitter, seen: Sequence[Eye], wanted: Irises, strength:
 
 def fill_brows(sitter: Sitter, brows: Brows, strength: float) -> None:
     for name in ("left brow", "right brow"):
-        box = sitter.box(name, 0.08)
-        inside = sitter.shows(name, box) if box else None
-        if box is None or inside is None or int(inside.sum()) < 12:
+        part = sitter.part(name, 0.08)
+        if part is None or int(part[1].sum()) < 12:
             continue
+        box, inside = part
         soft = masks.blurred(inside[None].float(), max(0.018 * sitter.unit, 0.4))[0]
         shape = ramp(soft, 0.2, 0.85) * sitter.shows("brows + skin", box)
         seen = colours_at(sitter, box, inside)

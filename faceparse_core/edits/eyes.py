@@ -96,10 +96,11 @@ def eyes(sitter: Sitter) -> Iterator[Eye]:
 
 def _places(sitter: Sitter, region: str) -> tuple[np.ndarray, np.ndarray]:
     """(u, v) of its pixels."""
-    box = sitter.box(region)
-    if box is None:
+    part = sitter.part(region)
+    if part is None:
         return np.empty(0), np.empty(0)
-    rows, columns = sitter.shows(region, box).numpy().nonzero()
+    box, inside = part
+    rows, columns = inside.numpy().nonzero()
     return sitter.axes.to_face(columns + box[1].start + 0.5, rows + box[0].start + 0.5)
 
 
@@ -144,10 +145,10 @@ def irises(sitter: Sitter, seen: Sequence[Eye]) -> Iterator[tuple[Eye, Iris]]:
 def _iris(sitter: Sitter, eye: Eye, gaze: float, spread: float) -> Iris | None:
     """The circle that is darkest against what is beside it in the eye, about where it may look, in parts of the eye's
     width. None in eyes too small or too narrow to show one."""
-    box = sitter.box(eye.label)
-    if box is None:
+    part = sitter.part(eye.label)
+    if part is None:
         return None
-    inside = sitter.shows(eye.label, box)
+    box, inside = part
     width = eye.width * sitter.unit
     factor = max(1, round(width / _CELLS))
     light = lightness(sitter.pixels[box].reshape(-1, 3)).view(*inside.shape, 1)

@@ -79,13 +79,13 @@ def _line(sitter: Sitter, box: tuple[slice, slice], lips: Tensor, liner: LipLine
 
 def whiten_teeth(sitter: Sitter, strength: float) -> None:
     """Less yellow and lighter: what in the inner mouth is neither red, as tongue and gums are, nor dark."""
-    box = sitter.box("inner mouth")
-    inside = sitter.shows("inner mouth", box) if box else None
-    if box is None or inside is None or int(inside.sum()) < _FEWEST:
+    part = sitter.part("inner mouth")
+    if part is None or int(part[1].sum()) < _FEWEST:
         return
+    box, inside = part
     seen = colours_at(sitter, box, inside)
-    lips = sitter.box("lips")
-    redness = float(colours_at(sitter, lips, sitter.shows("lips", lips))[:, 1].median()) if lips else 0.09
+    lips = sitter.part("lips")
+    redness = float(colours_at(sitter, *lips)[:, 1].median()) if lips else 0.09
     light = float(torch.quantile(seen[:: max(1, len(seen) // 4096), 0], 0.9))
     soft = masks.blurred(inside[None].float(), max(0.012 * sitter.unit, 0.3))[0]
     amount = inside * ramp(soft, 0.4, 0.95)
@@ -106,10 +106,10 @@ def whiten_teeth(sitter: Sitter, strength: float) -> None:
 
 def _lips(sitter: Sitter) -> tuple[tuple[slice, slice], Tensor] | None:
     """Where the lips are, and their mask there with a soft edge where the picture's is, [h, w]."""
-    box = sitter.box("lips", 4 * _EDGE)
-    if box is None:
+    part = sitter.part("lips", 4 * _EDGE)
+    if part is None:
         return None
-    inside = sitter.shows("lips", box)
+    box, inside = part
     soft = masks.blurred(inside[None].float(), max(0.01 * sitter.unit, 0.4))
     reach = max(1.0, _EDGE * sitter.unit)
     refined = masks.refine(sitter.pixels[box], soft, radius=reach, unit="pixels")[0]

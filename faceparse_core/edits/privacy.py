@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core.edits.colours import Colour, rgb
-from faceparse_core.edits.each import changed, chosen, farness, is_nearest, whose
+from faceparse_core.edits.each import among, changed, chosen, farness, is_nearest, whose
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import Axes, Face, face_axes
 from faceparse_core.images import Images
@@ -106,10 +106,10 @@ def _hide_one(mask: Tensor, labels: Tensor, face: Face, area: str, faces: Sequen
             u, v = (torch.from_numpy(place) for place in axes.to_face(x.numpy()[None], y.numpy()))
             band = (u.abs() < _BAND[0]) & (v.abs() < _BAND[1])
         ids = region_ids("eyes + brows + eyeglasses")
-        inside = band | _grown(mine & torch.isin(known, torch.tensor(ids, dtype=torch.uint8)), size)
+        inside = band | _grown(mine & among(known, ids), size)
     else:
         ids = GROUPS[area] if area == "head" else GROUPS["face"]
-        inside = oval | _grown(mine & torch.isin(known, torch.tensor(ids, dtype=torch.uint8)), size)
+        inside = oval | _grown(mine & among(known, ids), size)
     mask[rows, columns] = torch.maximum(mask[rows, columns], inside.float())
 
 

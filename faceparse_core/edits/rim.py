@@ -9,9 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from faceparse_core.masks.outline import bands
-from faceparse_core.masks.reduced import CACHED_PIXELS, averaged, box_mean, enlarged, reduced_rows
-from faceparse_core.rendering import alone, spread
+from faceparse_core.masks.reduced import averaged, averaged_by_all, box_mean, enlarged, reduced_rows
+from faceparse_core.rendering import alone
 
 FAINT = 1 / 1024
 """Less of a mask than this is not seen in 8 bits, nor what is missing to the whole."""
@@ -73,16 +72,8 @@ class Rim:
 
 def rim(image: Tensor, mask: Tensor) -> Rim:
     """The rim of a mask, float32 [H, W], in an image, float32 [H, W, 3]."""
-    height, width = mask.shape
     factor = max(1, math.ceil(max(mask.shape) / _SIDE))
-    colours, share = (torch.empty(-(-height // factor), -(-width // factor), count) for count in (3, 1))
-
-    def reduce(rows: slice) -> None:
-        small = reduced_rows(rows, factor)
-        colours[small] = averaged(image[rows], factor)
-        share[small] = averaged(mask[rows, :, None], factor)
-
-    spread(reduce, bands(height, width, CACHED_PIXELS, factor))
+    colours, share = averaged_by_all(image, factor), averaged_by_all(mask[..., None], factor)
     cells = alone(lambda: _cells(colours.permute(2, 0, 1)[None], share.permute(2, 0, 1)[None]))
     return Rim(cells, share[..., 0], factor)
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faceparse_core.edits.each import changed, chosen, is_nearest, whose
+from faceparse_core.edits.each import among, changed, chosen, is_nearest, whose
 from faceparse_core.faces import Axes, Face, draw, face_axes
 from faceparse_core.images import Images, load
 from faceparse_core.labels import region_ids
@@ -46,12 +46,7 @@ class Sitter:
 
     def shows(self, region: str, box: tuple[slice, slice] = (slice(None), slice(None))) -> Tensor:
         """Where the labels of a region are, bool [h, w]; in rows and columns."""
-        labels = self.labels[box]
-        first, *others = region_ids(region)
-        found = labels == first
-        for label in others:
-            found |= labels == label
-        return found
+        return among(self.labels[box], region_ids(region))
 
     def place(self, rows: slice, columns: slice, step: int = 1) -> tuple[Tensor, Tensor]:
         """(u, v) of pixels, or of squares of ``step`` pixels, in the face's axes, float32 [rows, columns] each."""
@@ -67,8 +62,9 @@ class Sitter:
 
         return find_objects(self.labels.numpy().astype(np.int16))
 
-    def box(self, region: str, spare: float = 0.0) -> tuple[slice, slice] | None:
-        """Rows and columns about what the labels show of a region, and so many units more; None if there is nothing."""
+    def part(self, region: str, spare: float = 0.0) -> tuple[tuple[slice, slice], Tensor] | None:
+        """Rows and columns about what the labels show of a region, and so many units more, and where in them it is, as
+        ``shows`` says it; None if there is nothing."""
         found = [self._boxes[label - 1] for label in region_ids(region) if label <= len(self._boxes)]
         boxes, more = [box for box in found if box], math.ceil(spare * self.unit)
         if not boxes:
@@ -77,7 +73,7 @@ class Sitter:
             slice(max(0, min(side.start for side in sides) - more), min(size, max(side.stop for side in sides) + more))
             for sides, size in zip(zip(*boxes, strict=True), self.labels.shape, strict=True)
         )
-        return rows, columns
+        return (rows, columns), self.shows(region, (rows, columns))
 
     def drawn(self, names: Sequence[str], step: int) -> Tensor:
         """Regions that are drawn on the face, together, whatever they lie on: float32 in 0..1, soft, at the middles of

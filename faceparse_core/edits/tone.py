@@ -11,6 +11,7 @@ import math
 import torch
 from torch import Tensor
 
+from faceparse_core.edits.each import among
 from faceparse_core.labels import region_ids
 
 TONES = (
@@ -77,7 +78,7 @@ def light_gains(image: Tensor, labels: Tensor) -> Tensor:
     pixels, known = image[::step, ::step].reshape(-1, 3), labels[::step, ::step].reshape(-1)
     # Clipped pixels count: a cast makes other pixels clip, and who leaves them out compares different surroundings.
     usable = pixels.amin(1) > _DARK
-    around = usable & ~torch.isin(known, torch.tensor(_SKIN_LIKE, dtype=torch.uint8))
+    around = usable & ~among(known, _SKIN_LIKE)
     chosen = around if around.sum() > 0.05 * len(known) else usable
     if chosen.sum() < _FEWEST:
         return torch.ones(3)

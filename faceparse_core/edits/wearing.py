@@ -18,7 +18,7 @@ from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.edits.anchors import Anchors, find_anchors
-from faceparse_core.edits.each import changed, chosen, whose
+from faceparse_core.edits.each import among, changed, chosen, whose
 from faceparse_core.edits.wardrobe import Piece
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import Axes, Face
@@ -205,7 +205,7 @@ class _Placed:
             return
         part = self._sampled(what.cover, rows, columns)
         known, seen, there = labels[rows, columns], cover[rows, columns], image[rows, columns]
-        hidden = _soft(_are(known, region_ids(what.behind))) if front is None and what.behind else None
+        hidden = _soft(among(known, region_ids(what.behind)).float()) if front is None and what.behind else None
         shadow, factor = _shadow(part[3], self.frame) if shade else (part[None, :0], 1)
 
         def compose(band: slice) -> None:
@@ -216,7 +216,7 @@ class _Placed:
             after = there[band].permute(2, 0, 1).contiguous()
             if shade:
                 fallen = enlarged(shadow, factor, band, slice(0, alpha.shape[1]))[0, 0].mul_(visible)
-                after *= fallen.mul_(_are(known[band], _SHADED)).mul_(-shade).add_(1)
+                after *= fallen.mul_(among(known[band], _SHADED)).mul_(-shade).add_(1)
             # The colours are multiplied by their alpha already.
             covered = alpha * visible
             covered *= covered > _FAINT
@@ -259,13 +259,6 @@ class _Placed:
 
 def _inside(places: np.ndarray, spare: float, length: int) -> slice:
     return slice(max(0, math.floor(places.min() - spare)), min(length, math.ceil(places.max() + spare)))
-
-
-def _are(labels: Tensor, ids: Sequence[int]) -> Tensor:
-    """Which labels, uint8, are these: 0 or 1, float32 of their shape."""
-    table = torch.zeros(256)
-    table[list(ids)] = 1
-    return table.index_select(0, labels.flatten().int()).view(labels.shape)
 
 
 def _soft(mask: Tensor) -> Tensor:

@@ -80,7 +80,6 @@ def cuts(pieces: Sequence[tuple[Tensor, Window]], size: int, colour: Sequence[fl
     device = pieces[0][0].device
     dtype = torch.uint8 if all(image.dtype == torch.uint8 for image, _ in pieces) else torch.float32
     seen = torch.empty(len(pieces), size, size, 3, dtype=dtype, device=device)
-
     for place, (image, window) in zip(seen, pieces, strict=True):
         piece = cut(image, window, size, colour)
         place.copy_(piece if dtype == torch.uint8 else pictures.as_float(piece))

@@ -104,6 +104,18 @@ def averaged(values: Tensor, factor: int, axes: tuple[int, int] = (0, 1)) -> Ten
     return values
 
 
+def averaged_by_all(values: Tensor, factor: int) -> Tensor:
+    """As ``averaged``, by all threads: for what is as large as a picture."""
+    height, width, count = values.shape
+    result = values.new_empty(-(-height // factor), -(-width // factor), count)
+
+    def average(rows: slice) -> None:
+        result[reduced_rows(rows, factor)] = averaged(values[rows], factor)
+
+    spread(average, bands(height, width, CACHED_PIXELS, factor))
+    return result
+
+
 def enlarged(small: Tensor, factor: int, rows: slice, columns: slice) -> Tensor:
     """A part of an image from one [1, C, h, w] averaged over squares of ``factor``: bilinear, the centres stay."""
     if factor == 1:
