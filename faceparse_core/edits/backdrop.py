@@ -17,7 +17,7 @@ from faceparse_core.edits.each import changed
 from faceparse_core.edits.rim import FAINT, rim
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.images import Images
-from faceparse_core.masks.reduced import averaged, averaged_by_all, box_mean, enlarged, pairs, reduced_rows, tiles
+from faceparse_core.masks.reduced import averaged, averaged_by_all, box_mean, enlarged, pairs, reduced_rows, runs, tiles
 from faceparse_core.rendering import alone, spread
 
 # A disc of the lens is so many cells of its grid wide, from the middle; the grid of all is as fine as the least needs.
@@ -26,6 +26,8 @@ _CELLS, _FINEST = 5, 2.5
 _BLURS = 3
 # What is nearer to the person than so many radii is blurred less.
 _DEPTH = 6.0
+# Parts of the edge that lie so few pixels apart are done as one.
+_GAP = 48
 
 
 @enough_memory("the background cannot be blurred")
@@ -132,15 +134,18 @@ def _lay(image: Tensor, person: Tensor, behind: Callable[[tuple[slice, slice]], 
     edge = rim(image, person)
 
     def lay(tile: tuple[slice, slice]) -> None:
-        alpha, there = person[tile], image[tile]
-        new = behind(tile)
-        if bool((alpha <= FAINT).all()):
-            there.copy_(new.permute(1, 2, 0).expand_as(there))
-            return
-        pixels = there.permute(2, 0, 1).contiguous()
+        (rows, columns), alpha = tile, person[tile]
+        new = behind(tile).expand(3, *alpha.shape)
         # In the soft edge the image is a mixture; the person's own colours are laid over the new background.
-        own, share = edge.parted(pixels, alpha, tile, certain=True)
-        there.copy_(torch.lerp(new, own, share).permute(1, 2, 0))
+        mixed = []
+        for part in runs((alpha > FAINT).any(0), _GAP):
+            place = rows, slice(columns.start + part.start, columns.start + part.stop)
+            pixels = image[place].permute(2, 0, 1).contiguous()
+            own, share = edge.parted(pixels, alpha[:, part], place, certain=True)
+            mixed.append((place, torch.lerp(new[..., part], own, share)))
+        image[tile].copy_(new.permute(1, 2, 0))
+        for place, colours in mixed:
+            image[place].copy_(colours.permute(1, 2, 0))
 
     spread(lay, tiles(edge.share < 1 - FAINT, edge.factor, person.shape))
 

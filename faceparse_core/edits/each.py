@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -12,6 +13,9 @@ from torch import Tensor
 from faceparse_core import images as pictures
 from faceparse_core.errors import said
 from faceparse_core.faces import Face
+from faceparse_core.masks.outline import bands
+from faceparse_core.masks.reduced import CACHED_PIXELS
+from faceparse_core.rendering import led, spread
 
 _Places = TypeVar("_Places", Tensor, np.ndarray)
 
@@ -26,15 +30,22 @@ def changed(
     written into each of them. ``progress(done, total)`` is called after every one."""
     result = pictures.empty(len(frames), *masks[0].shape, 3)
     for number, (image, mask) in enumerate(zip(frames, masks, strict=True)):
-        given = image.cpu()
-        if given.dtype == torch.uint8:
-            torch.div(given, 255, out=result[number])  # without a copy in between
-        else:
-            result[number] = given
-        change(result[number], mask, number)
+        _fill(result[number], image.cpu())
+        led(partial(change, result[number], mask, number))
         if progress:
             progress(number + 1, len(frames))
     return result
+
+
+def _fill(result: Tensor, given: Tensor) -> None:
+    """Writes an image [H, W, 3], as it is given, as float32 in 0..1, band by band, which stay in the cache."""
+
+    def write(rows: slice) -> None:
+        result[rows].copy_(given[rows])
+        if given.dtype == torch.uint8:
+            result[rows].div_(255)
+
+    spread(write, bands(*given.shape[:2], CACHED_PIXELS))
 
 
 def among(labels: Tensor, ids: Sequence[int]) -> Tensor:

@@ -19,7 +19,7 @@ from faceparse_core.rendering import spread
 # So many, with what is made of them, stay in a processor's cache.
 CACHED_PIXELS = 1 << 16
 # Tiles along an edge are about so high: lower ones are many, of higher ones the edge is a small part.
-_TILE_ROWS = 64
+_TILE_ROWS = 128
 # What lies so few pixels apart is one tile: each takes its time, however small it is.
 _GAP = 48
 
