@@ -17,7 +17,7 @@ from faceparse_core.edits.each import changed
 from faceparse_core.edits.rim import FAINT, rim
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.images import Images
-from faceparse_core.masks.reduced import averaged, averaged_by_all, box_mean, enlarged, pairs, reduced_rows, runs, tiles
+from faceparse_core.masks.reduced import any_along, averaged, averaged_by_all, box_mean, enlarged, pairs, reduced_rows, runs, tiles
 from faceparse_core.rendering import alone, spread
 
 # A disc of the lens is so many cells of its grid wide, from the middle; the grid of all is as fine as the least needs.
@@ -138,7 +138,7 @@ def _lay(image: Tensor, person: Tensor, behind: Callable[[tuple[slice, slice]], 
         new = behind(tile).expand(3, *alpha.shape)
         # In the soft edge the image is a mixture; the person's own colours are laid over the new background.
         mixed = []
-        for part in runs((alpha > FAINT).any(0), _GAP):
+        for part in runs(any_along(alpha > FAINT, 0), _GAP):
             place = rows, slice(columns.start + part.start, columns.start + part.stop)
             pixels = image[place].permute(2, 0, 1).contiguous()
             own, share = edge.parted(pixels, alpha[:, part], place, certain=True)

@@ -56,7 +56,8 @@ class Complexion:
         def change(tile: tuple[slice, slice]) -> None:
             move = enlarged(shift, self.factor, *tile)[0]
             # Where nothing is to change, what conversion there and back makes of a colour is not let in.
-            inside = sitter.shows("skin + nose", tile).logical_and_((move != 0).any(0))
+            moved = move[0].logical_or(move[1]).logical_or_(move[2])
+            inside = sitter.shows("skin + nose", tile).logical_and_(moved)
             there = sitter.pixels[tile]
             before = there.permute(2, 0, 1).contiguous()
             after = to_srgb(to_oklab(before.flatten(1).T).add_(move.flatten(1).T)).T.view(before.shape)

@@ -13,7 +13,7 @@ from faceparse_core import masks
 from faceparse_core.edits.colours import USUAL_SKIN, lab, to_oklab, to_srgb
 from faceparse_core.edits.eyes import Eye, irises
 from faceparse_core.edits.look import Brows, Eyeliner, Eyeshadow, Irises
-from faceparse_core.edits.paint import colours_at, paint, ramp
+from faceparse_core.edits.paint import colours_at, paint, put, ramp
 from faceparse_core.edits.sitter import Sitter
 
 # The line's width at the lashes' outer end, the wing's length, in units, and how far up it points, in degrees.
@@ -43,23 +43,25 @@ def shade_lids(sitter: Sitter, seen: Sequence[Eye], shadow: Eyeshadow, strength:
         own = sitter.shows("skin + nose", box)
         near = colours_at(sitter, box, own & (on > 0.1))
         if len(near):
-            colour = torch.lerp(lid, crease, second[..., None])
-            _powder(sitter, box, on * own * (shadow.strength * strength), colour, near.median(0).values)
+            colours = torch.lerp(lid[:, None, None], crease[:, None, None], second)
+            _powder(sitter, box, on * own * (shadow.strength * strength), colours, near.median(0).values)
 
 
-def _powder(sitter: Sitter, box: tuple[slice, slice], amount: Tensor, colour: Tensor, skin: Tensor) -> None:
-    """Lays powder in colours [h, w, 3] on skin of this colour, whose own light and shade is seen through it."""
-    inside = amount > 0
-    share, colour = amount[inside][:, None], colour[inside]
-    pixels = sitter.pixels[box]
-    found = to_oklab(pixels[inside])
-    ratio = (colour[:, :1] / skin[0].clamp(min=0.05)).clamp(max=1.6)
-    # In warm light powder is warmer, and a little of the skin's own colour comes through.
-    tint = (skin[1:] - _OPAQUE * lab(USUAL_SKIN)[1:]) * ratio.clamp(max=1)
-    found[:, 1:] = torch.lerp(found[:, 1:], colour[:, 1:] + tint, share)
-    # As much darker as the powder is than the skin, in proportion: dark places do not become black.
-    found[:, :1] = torch.lerp(found[:, :1], found[:, :1] * ratio, 0.85 * share)
-    pixels[inside] = to_srgb(found)
+def _powder(sitter: Sitter, box: tuple[slice, slice], amount: Tensor, colours: Tensor, skin: Tensor) -> None:
+    """Lays powder in OKLab colours [3, h, w] on skin of this colour, whose own light and shade is seen through it."""
+
+    def powdered(before: Tensor, inside: Tensor) -> Tensor:
+        share, colour = amount.flatten().index_select(0, inside), colours.flatten(1).index_select(1, inside)
+        found = to_oklab(before.T).T
+        ratio = (colour[0] / skin[0].clamp(min=0.05)).clamp(max=1.6)
+        # In warm light powder is warmer, and a little of the skin's own colour comes through.
+        tint = (skin[1:] - _OPAQUE * lab(USUAL_SKIN)[1:])[:, None] * ratio.clamp(max=1)
+        found[1:] = torch.lerp(found[1:], colour[1:] + tint, share)
+        # As much darker as the powder is than the skin, in proportion: dark places do not become black.
+        found[0] = torch.lerp(found[0], found[0] * ratio, 0.85 * share)
+        return to_srgb(found.T).T
+
+    put(sitter.pixels[box], amount > 0, powdered)
 
 
 def line_eyes(sitter: Sitter, seen: Sequence[Eye], liner: Eyeliner, strength: float) -> None:

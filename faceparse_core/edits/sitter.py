@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from faceparse_core.edits.each import among, changed, chosen, is_nearest, whose
 from faceparse_core.faces import Axes, Face, draw, face_axes
 from faceparse_core.images import Images, load
 from faceparse_core.labels import region_ids
+from faceparse_core.masks.reduced import box_of
 
 # The part of the picture reaches so far beyond the face's box, in parts of its longer side.
 _AROUND = 0.15
@@ -55,25 +55,18 @@ class Sitter:
         u, v = self.axes.to_face(x, y)
         return torch.from_numpy(u.astype(np.float32)), torch.from_numpy(v.astype(np.float32))
 
-    @cached_property
-    def _boxes(self) -> list[tuple[slice, slice] | None]:
-        """Rows and columns about each label, by its number less one."""
-        from scipy.ndimage import find_objects
-
-        return find_objects(self.labels.numpy().astype(np.int16))
-
     def part(self, region: str, spare: float = 0.0) -> tuple[tuple[slice, slice], Tensor] | None:
         """Rows and columns about what the labels show of a region, and so many units more, and where in them it is, as
         ``shows`` says it; None if there is nothing."""
-        found = [self._boxes[label - 1] for label in region_ids(region) if label <= len(self._boxes)]
-        boxes, more = [box for box in found if box], math.ceil(spare * self.unit)
-        if not boxes:
+        there, more = self.shows(region), math.ceil(spare * self.unit)
+        box = box_of(there)
+        if box is None:
             return None
         rows, columns = (
-            slice(max(0, min(side.start for side in sides) - more), min(size, max(side.stop for side in sides) + more))
-            for sides, size in zip(zip(*boxes, strict=True), self.labels.shape, strict=True)
+            slice(max(0, side.start - more), min(size, side.stop + more))
+            for side, size in zip(box, there.shape, strict=True)
         )
-        return (rows, columns), self.shows(region, (rows, columns))
+        return (rows, columns), there[rows, columns]
 
     def drawn(self, names: Sequence[str], step: int) -> Tensor:
         """Regions that are drawn on the face, together, whatever they lie on: float32 in 0..1, soft, at the middles of

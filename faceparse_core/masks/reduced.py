@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -14,7 +15,7 @@ from faceparse_core import images as pictures
 from faceparse_core.images import Images
 from faceparse_core.masks.outline import bands
 from faceparse_core.masks.tools import as_mask
-from faceparse_core.rendering import spread
+from faceparse_core.rendering import led, spread
 
 # So many, with what is made of them, stay in a processor's cache.
 CACHED_PIXELS = 1 << 16
@@ -26,7 +27,7 @@ _GAP = 48
 
 def pairs(images: Images, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
     """Images [H, W, 3] and masks [H, W], as many of one as of the other, all of one size, on the CPU."""
-    masks, frames = list(as_mask(mask).cpu()), pictures.load(images)
+    masks, frames = list(led(lambda: as_mask(mask)).cpu()), pictures.load(images)
     if any(frame.shape[:2] != masks[0].shape for frame in frames) or len({len(masks), len(frames)} - {1}) > 1:
         height, width = frames[0].shape[:2]
         raise ValueError(
@@ -62,8 +63,8 @@ def size_of(rows: Tensor, columns: Tensor) -> float:
 
 
 def box_of(inside: Tensor) -> tuple[slice, slice] | None:
-    """The rows and columns of the box about a set of pixels; None if there are none."""
-    return box_within(inside.any(1), inside.any(0))
+    """The rows and columns of the box about a set of pixels, bool [H, W]; None if there are none."""
+    return box_within(any_along(inside, 1), any_along(inside, 0))
 
 
 def box_within(rows: Tensor, columns: Tensor) -> tuple[slice, slice] | None:
@@ -160,15 +161,20 @@ def tiles(there: Tensor, factor: int, size: Sequence[int]) -> Iterator[tuple[sli
         small = reduced_rows(rows, factor)
         across = max(1, CACHED_PIXELS // (rows.stop - rows.start) // factor) * factor
         # With a square to each side of them, runs that are less than two apart would share one.
-        for run in runs(there[max(0, small.start - 1) : small.stop + 1].any(0), max(1, _GAP // factor)):
+        for run in runs(any_along(there[max(0, small.start - 1) : small.stop + 1], 0), max(1, _GAP // factor)):
             last = min((run.stop + 1) * factor, width)
             for start in range(max(0, (run.start - 1) * factor), last, across):
                 yield rows, slice(start, min(start + across, last))
 
 
+def any_along(there: Tensor, axis: int) -> Tensor:
+    """As ``there.any(axis)``, bool on the CPU. By numpy: torch looks at one after the other, ten times as long."""
+    return torch.from_numpy(there.numpy().any(axis))
+
+
 def runs(there: Tensor, gap: int = 0) -> list[slice]:
     """From where to where a row, bool [W], is True; or False for no more than ``gap`` places."""
-    changes = torch.diff(F.pad(there.byte(), (1, 1)).int()).nonzero().flatten().tolist()
+    changes = np.flatnonzero(np.diff(there.numpy(), prepend=False, append=False)).tolist()
     found: list[slice] = []
     for start, stop in zip(changes[::2], changes[1::2], strict=True):
         near = bool(found) and start - found[-1].stop <= gap

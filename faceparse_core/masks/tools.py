@@ -333,15 +333,25 @@ def _moved(masks: np.ndarray, distance: float) -> np.ndarray:
 
 
 def _blurred(masks: np.ndarray, sigma: float) -> np.ndarray:
-    from scipy.fft import dctn, idctn
+    from scipy.fft import dctn, idctn, next_fast_len
 
     threads = torch.get_num_threads()
-    spectrum = dctn(masks, axes=(1, 2), workers=threads)
+    whole = masks
     for axis in (1, 2):
+        # Lengths with large primes take many times as long. The mask goes on mirrored, by more than the blur reaches.
         length = masks.shape[axis]
+        more = math.ceil(6 * sigma) + 6
+        if next_fast_len(length, True) > length > more:
+            rest = [(0, 0)] * 3
+            rest[axis] = 0, next_fast_len(length + more, True) - length
+            whole = np.pad(whole, rest, "symmetric")
+    spectrum = dctn(whole, axes=(1, 2), workers=threads)
+    for axis in (1, 2):
+        length = whole.shape[axis]
         damping = np.exp(sigma**2 * (np.cos(np.pi * np.arange(length) / length) - 1)).astype(np.float32)
         spectrum *= damping[:, None] if axis == 1 else damping
-    return idctn(spectrum, axes=(1, 2), workers=threads, overwrite_x=True).clip(*bounds(masks))
+    blurred = idctn(spectrum, axes=(1, 2), workers=threads, overwrite_x=True)
+    return blurred[:, : masks.shape[1], : masks.shape[2]].clip(*bounds(masks))
 
 
 # Connected by the sides of pixels, within one mask of the batch.
