@@ -99,7 +99,9 @@ def sitters(image: Tensor, labels: Tensor, faces: Sequence[Face]) -> Iterator[Si
             continue
         y = torch.arange(rows.start, rows.stop)[:, None] + 0.5
         x = torch.arange(columns.start, columns.stop) + 0.5
-        own = torch.where(is_nearest(face, faces, x, y), labels[rows, columns], _ELSEWHERE)
+        own = labels[rows, columns]
+        if len(faces) > 1:
+            own = torch.where(is_nearest(face, faces, x, y), own, _ELSEWHERE)
         there = replace(face, x=face.x - columns.start, y=face.y - rows.start)
         axes = face_axes(own, there)
         by_box = Axes(there.x + face.width / 2, there.y + _EYES * face.height, _UNIT * face.height, face.angle)

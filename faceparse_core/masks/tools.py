@@ -341,9 +341,9 @@ def _blurred(masks: np.ndarray, sigma: float) -> np.ndarray:
         # Lengths with large primes take many times as long. The mask goes on mirrored, by more than the blur reaches.
         length = masks.shape[axis]
         more = math.ceil(6 * sigma) + 6
-        if next_fast_len(length, True) > length > more:
+        if next_fast_len(length) > length > more:
             rest = [(0, 0)] * 3
-            rest[axis] = 0, next_fast_len(length + more, True) - length
+            rest[axis] = 0, next_fast_len(length + more) - length
             whole = np.pad(whole, rest, "symmetric")
     spectrum = dctn(whole, axes=(1, 2), workers=threads)
     for axis in (1, 2):
