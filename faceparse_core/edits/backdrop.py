@@ -18,7 +18,7 @@ from faceparse_core.edits.rim import FAINT, rim
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.images import Images
 from faceparse_core.masks.reduced import any_along, averaged, averaged_by_all, box_mean, enlarged, pairs, reduced_rows, runs, tiles
-from faceparse_core.rendering import alone, spread
+from faceparse_core.rendering import led, spread
 
 # A disc of the lens is so many cells of its grid wide, from the middle; the grid of all is as fine as the least needs.
 _CELLS, _FINEST = 5, 2.5
@@ -64,13 +64,16 @@ def blur_background(
     frames, masks = pairs(images, person)
 
     def change(image: Tensor, mask: Tensor, _: int) -> None:
-        size = radius / 100 * max(mask.shape)
-        if size >= 0.5 and float(mask.min()) < 0.5:
-            factor = max(1, int(size * (1 - 0.8 * falloff) / _FINEST))
-            small = _out_of_focus(image, mask, size, falloff, factor)
-            _lay(image, mask, partial(_rows_of, small, factor))
+        led(partial(_blur, image, mask, radius / 100 * max(mask.shape), falloff))
 
     return changed(frames, masks, change, progress)
+
+
+def _blur(image: Tensor, mask: Tensor, size: float, falloff: float) -> None:
+    if size >= 0.5 and float(mask.min()) < 0.5:
+        factor = max(1, int(size * (1 - 0.8 * falloff) / _FINEST))
+        small = _out_of_focus(image, mask, size, falloff, factor)
+        _lay(image, mask, partial(_rows_of, small, factor))
 
 
 @enough_memory("the background cannot be replaced")
@@ -172,7 +175,7 @@ def _out_of_focus(image: Tensor, person: Tensor, size: float, falloff: float, fa
 
     spread(reduce, tiles(there, factor, person.shape))
     # Where there is no background far and wide, what there is of it at all.
-    far = alone(lambda: box_mean(away, max(1, max(away.shape[2:]) // 4)))
+    far = box_mean(away, max(1, max(away.shape[2:]) // 4))
     light = away + 1e-3 * far + 1e-6 * far.mean((2, 3), keepdim=True)
     sizes = [size * (1 - 0.8 * falloff * (1 - step / (_BLURS - 1))) for step in range(_BLURS)] if falloff else [size]
     blurred = [torch.empty(0)] * len(sizes)
@@ -185,7 +188,7 @@ def _out_of_focus(image: Tensor, person: Tensor, size: float, falloff: float, fa
     spread(blur, reversed(range(len(sizes))))
     if not falloff:
         return blurred[0]
-    near = alone(lambda: _depth(light[0, 3] < 0.5, size / factor) * (len(sizes) - 1))
+    near = _depth(light[0, 3] < 0.5, size / factor) * (len(sizes) - 1)
     result = blurred[0]
     for step, one in enumerate(blurred[1:]):
         result = torch.lerp(result, one, (near - step).clamp(0, 1))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from faceparse_core.errors import said
 from faceparse_core.faces import Face
 from faceparse_core.masks.outline import bands
 from faceparse_core.masks.reduced import CACHED_PIXELS
-from faceparse_core.rendering import led, spread
+from faceparse_core.rendering import spread
 
 _Places = TypeVar("_Places", Tensor, np.ndarray)
 
@@ -31,7 +30,7 @@ def changed(
     result = pictures.empty(len(frames), *masks[0].shape, 3)
     for number, (image, mask) in enumerate(zip(frames, masks, strict=True)):
         _fill(result[number], image.cpu())
-        led(partial(change, result[number], mask, number))
+        change(result[number], mask, number)
         if progress:
             progress(number + 1, len(frames))
     return result

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -15,6 +16,7 @@ from faceparse_core.faces import Axes, Face, draw, face_axes
 from faceparse_core.images import Images, load
 from faceparse_core.labels import region_ids
 from faceparse_core.masks.reduced import box_of
+from faceparse_core.rendering import led
 
 # The part of the picture reaches so far beyond the face's box, in parts of its longer side.
 _AROUND = 0.15
@@ -139,6 +141,6 @@ def each_sitter(
         mine = {one.index for one in chosen(faces[number], face)}
         for sitter in sitters(image, known, faces[number]):
             if sitter.face.index in mine:
-                work(sitter)
+                led(partial(work, sitter))  # it is many small steps
 
     return changed(frames, list(labels), change, progress)
