@@ -13,7 +13,8 @@ from faceparse_core import masks
 from faceparse_core.edits.colours import USUAL_SKIN, lab, to_oklab, to_srgb
 from faceparse_core.edits.eyes import Eye, irises
 from faceparse_core.edits.look import Brows, Eyeliner, Eyeshadow, Irises
-from faceparse_core.edits.paint import colours_at, paint, put, ramp
+from faceparse_core.edits.paint import colours_at, median, paint, put, quantiles, ramp
+from faceparse_core.edits.rim import FAINT
 from faceparse_core.edits.sitter import Sitter
 
 # The line's width at the lashes' outer end, the wing's length, in units, and how far up it points, in degrees.
@@ -44,7 +45,7 @@ def shade_lids(sitter: Sitter, seen: Sequence[Eye], shadow: Eyeshadow, strength:
         near = colours_at(sitter, box, own & (on > 0.1))
         if len(near):
             colours = torch.lerp(lid[:, None, None], crease[:, None, None], second)
-            _powder(sitter, box, on * own * (shadow.strength * strength), colours, near.median(0).values)
+            _powder(sitter, box, on * own * (shadow.strength * strength), colours, median(near))
 
 
 def _powder(sitter: Sitter, box: tuple[slice, slice], amount: Tensor, colours: Tensor, skin: Tensor) -> None:
@@ -61,7 +62,7 @@ def _powder(sitter: Sitter, box: tuple[slice, slice], amount: Tensor, colours: T
         found[0] = torch.lerp(found[0], found[0] * ratio, 0.85 * share)
         return to_srgb(found.T).T
 
-    put(sitter.pixels[box], amount > 0, powdered)
+    put(sitter.pixels[box], amount > FAINT, powdered)  # blurred, it is a little more than 0 far and wide
 
 
 def line_eyes(sitter: Sitter, seen: Sequence[Eye], liner: Eyeliner, strength: float) -> None:
@@ -158,8 +159,8 @@ def fill_brows(sitter: Sitter, brows: Brows, strength: float) -> None:
         soft = masks.blurred(inside[None].float(), max(0.018 * sitter.unit, 0.4))[0]
         shape = ramp(soft, 0.2, 0.85) * sitter.shows("brows + skin", box)
         seen = colours_at(sitter, box, inside)
-        hairs = seen[seen[:, 0] <= torch.quantile(seen[:: max(1, len(seen) // 4096), 0], 0.3)]
-        colour = lab(brows.colour) if brows.colour else hairs.median(0).values
+        hairs = seen[seen[:, 0] <= quantiles(seen[:, 0], 0.3)[0]]
+        colour = lab(brows.colour) if brows.colour else median(hairs)
 
         def change(pixels: Tensor, colour=colour) -> Tensor:
             # Up to the colour of the hairs, which stay as they are; a little of the light between them stays, too.

@@ -8,7 +8,7 @@ from torch import Tensor
 from faceparse_core import masks
 from faceparse_core.edits.colours import lab
 from faceparse_core.edits.look import LipLiner, Lipstick
-from faceparse_core.edits.paint import colours_at, paint, ramp
+from faceparse_core.edits.paint import colours_at, median, paint, quantiles, ramp
 from faceparse_core.edits.sitter import Sitter
 
 # How far the edge of the lips may move to where the colours change, in units.
@@ -40,9 +40,9 @@ def _colour(sitter: Sitter, box: tuple[slice, slice], lips: Tensor, lipstick: Li
     sample = colours_at(sitter, box, lips > 0.5)
     if not len(sample):
         return
-    colour, middle = lab(lipstick.colour), sample.median(0).values
+    colour, middle = lab(lipstick.colour), median(sample)
     goal = middle[0] + (_LIGHTER if colour[0] > middle[0] else _DARKER) * (colour[0] - middle[0])
-    bright, brightest = torch.quantile(sample[:: max(1, len(sample) // 4096), 0], torch.tensor([0.8, 0.98]))
+    bright, brightest = quantiles(sample[:, 0], 0.8, 0.98)
     shine = _SHINE[lipstick.finish]
 
     def change(pixels: Tensor) -> Tensor:
@@ -86,7 +86,7 @@ def whiten_teeth(sitter: Sitter, strength: float) -> None:
     seen = colours_at(sitter, box, inside)
     lips = sitter.part("lips")
     redness = float(colours_at(sitter, *lips)[:, 1].median()) if lips else 0.09
-    light = float(torch.quantile(seen[:: max(1, len(seen) // 4096), 0], 0.9))
+    (light,) = quantiles(seen[:, 0], 0.9)
     soft = masks.blurred(inside[None].float(), max(0.012 * sitter.unit, 0.3))[0]
     amount = inside * ramp(soft, 0.4, 0.95)
 

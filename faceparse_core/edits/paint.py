@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from faceparse_core.edits.colours import to_oklab, to_srgb
+from faceparse_core.edits.rim import FAINT
 from faceparse_core.edits.sitter import Sitter
 from faceparse_core.rendering import row_bands, spread
 
@@ -20,7 +21,7 @@ def paint(
     change: Callable[[Tensor], Tensor],
 ) -> None:
     """Mixes ``change`` (OKLab [N, 3] -> OKLab [N, 3]) of the colours in rows and columns of the sitter's part into
-    them, by ``amount``, [h, w] in 0..1; where it is 0 nothing is written."""
+    them, by ``amount``, [h, w] in 0..1; where it is too little to be seen nothing is written."""
     pixels = sitter.pixels[box]
 
     def work(rows: slice) -> None:
@@ -30,7 +31,7 @@ def paint(
             after = to_srgb(change(to_oklab(before.T))).T
             return torch.lerp(before, after, share.flatten().index_select(0, inside))
 
-        put(pixels[rows], share > 0, mixed)
+        put(pixels[rows], share > FAINT, mixed)
 
     spread(work, row_bands((amount.shape[0], amount.shape[1]), 64))
 
@@ -40,15 +41,30 @@ def put(pixels: Tensor, there: Tensor, change: Callable[[Tensor, Tensor], Tensor
     bool [h, w], into pixels [h, w, 3]."""
     inside = places(there)
     if len(inside):
-        planes = pixels.permute(2, 0, 1).reshape(3, -1)
-        planes.index_copy_(1, inside, change(planes.index_select(1, inside), inside))
-        pixels.copy_(planes.view(3, *there.shape).permute(1, 2, 0))
+        width = there.shape[1]
+        rows = slice(int(inside[0]) // width, int(inside[-1]) // width + 1)  # of a thin line these are few
+        planes = pixels[rows].permute(2, 0, 1).reshape(3, -1)
+        within = inside - rows.start * width
+        planes.index_copy_(1, within, change(planes.index_select(1, within), inside))
+        pixels[rows] = planes.view(3, -1, width).permute(1, 2, 0)
 
 
 def places(there: Tensor) -> Tensor:
     """Where bool [h, w] is True, counted row by row: int64 [N]. By numpy, and channel by channel what is picked by it:
     to pick pixels by the bool itself takes torch many times as long."""
     return torch.from_numpy(np.flatnonzero(there.numpy()))
+
+
+def quantiles(values: Tensor, *shares: float) -> list[float]:
+    """Quantiles of values [N], of some thousand of them that lie evenly among all."""
+    return np.quantile(values[:: max(1, len(values) // 4096)].numpy(), shares).tolist()
+
+
+def median(colours: Tensor) -> Tensor:
+    """Of colours [N, 3] the median of each channel [3], the lower where two are in the middle; as that of torch, which
+    takes twice as long."""
+    middle = (len(colours) - 1) // 2
+    return torch.from_numpy(np.partition(colours.T.numpy(), middle, axis=1)[:, middle].copy())
 
 
 def ramp(values: Tensor, low: float, high: float) -> Tensor:
