@@ -213,9 +213,18 @@ def _disc_blur(light: Tensor, radius: float) -> Tensor:
     reach = max(1, round(radius + 0.5))
     places = torch.arange(-reach, reach + 1)
     disc = (radius + 0.5 - (places[:, None] ** 2 + places**2).float().sqrt()).clamp(0, 1)
-    disc = (disc / disc.sum())[None, None].expand(light.shape[1], 1, -1, -1)
+    disc /= disc.sum()
     padded = F.pad(coarse, (reach, reach, reach, reach), mode="replicate")
-    blurred = F.conv2d(padded, disc.contiguous(), groups=light.shape[1])
+    height, width = coarse.shape[2:]
+    blurred = torch.zeros_like(coarse)
+    # A sum of shifted pictures, of each two rows together: convolutions of few channels take longer on most processors.
+    for down in range(reach + 1):
+        rows = padded.narrow(2, reach - down, height)
+        if down:
+            rows = rows + padded.narrow(2, reach + down, height)
+        for across, weight in enumerate(disc[reach + down].tolist()):
+            if weight:
+                blurred.add_(rows.narrow(3, across, width), alpha=weight)
     if factor == 1:
         return blurred
     return enlarged(blurred, factor, slice(0, light.shape[2]), slice(0, light.shape[3]))
