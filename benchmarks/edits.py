@@ -164,9 +164,9 @@ def _time(parser: FaceParser, image: np.ndarray) -> None:
         "recolour": partial(edits.recolour, large, hair, "#b5562b"),
         "blurred background": partial(edits.blur_background, large, person),
         "plain background": partial(edits.replace_background, large, person, "white"),
-        "look evening": partial(edits.make_up, large, labels, faces, "evening"),
+        **{f"look {name}": partial(edits.make_up, large, labels, faces, name) for name in edits.LOOKS},
         **{
-            f"- {name}": partial(edits.make_up, large, labels, faces, edits.Look(**{name: steps[name]}))
+            f"- {name} of evening": partial(edits.make_up, large, labels, faces, edits.Look(**{name: steps[name]}))
             for name in steps
         },
         "skin": partial(edits.smooth_skin, large, labels, faces),
