@@ -221,7 +221,7 @@ def test_a_segformer_is_exported_too(segformer, tmp_path):
 
 def test_what_fails_the_check_is_not_written(tmp_path, monkeypatch, capsys, portrait):
     def ruined(graph):
-        graph.weights["classifier.bias"] = graph.weights["classifier.bias"]._replace(
+        graph.weights["classifier.direct.bias"] = graph.weights["classifier.direct.bias"]._replace(
             make=lambda: np.arange(19, dtype=np.float32)
         )
         return graph

@@ -11,6 +11,7 @@ of 32. Layer norms are nodes of their own (opset 17): taken apart, their squares
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Collection, Iterable, Sequence
 from pathlib import Path
@@ -24,7 +25,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from faceparse_core import __version__
 from faceparse_core.models.finder import STRIDE, FinderNetwork
-from faceparse_core.models.lite import TAPS, ConvNorm, InvertedResidual, Lite, Smooth
+from faceparse_core.models.lite import TAPS, Classifier, ConvNorm, InvertedResidual, Lite, Smooth
 from faceparse_core.models.segformer import SegFormer
 from faceparse_core.models.segformer_layers import Attention, Block, Head, MixMLP, Stage
 
@@ -35,7 +36,7 @@ INPUT, OUTPUT = "pixel_values", "logits"
 # Weights with fewer numbers stay in float32 where the others are of 8 bits: first and last layers, biases, norms.
 _SMALL = 16384
 # Endings of the names of nodes that stay in float32 where the others are in half precision.
-_EXACT = (".residual", ".upsampled", ".sum", ".relu")
+_EXACT = (".residual", ".upsampled", ".sum", ".relu", "classifier.direct", "classifier.through")
 
 
 class Weight(NamedTuple):
@@ -255,10 +256,10 @@ def _scales(values: np.ndarray, channels: int) -> np.ndarray:
 
 
 def _with_inputs(node: NodeProto, inputs: list[str]) -> NodeProto:
-    copy = NodeProto()
-    copy.CopyFrom(node)
-    copy.input[:] = inputs
-    return copy
+    changed = NodeProto()
+    changed.CopyFrom(node)
+    changed.input[:] = inputs
+    return changed
 
 
 def _field_start(message: type[GraphProto | ModelProto | TensorProto], name: str, length: int) -> bytes:
@@ -303,7 +304,8 @@ def build(network: nn.Module, resolution: int | None = None) -> Graph:
 
 
 def _lite(graph: Graph, network: Lite) -> None:
-    """See ``models.lite``; batch norms are part of their convolutions."""
+    """See ``models.lite``, as it is folded for inference."""
+    network = copy.deepcopy(network).fold()
     x = _conv_norm(graph, INPUT, network.stem, "stem")
     taps = []
     for i, stage in enumerate(network.stages):
@@ -312,7 +314,13 @@ def _lite(graph: Graph, network: Lite) -> None:
         if i in TAPS:
             taps.append(x)
     y = _top_down(graph, taps, network)
-    graph.convolution(y, cast(nn.Conv2d, network.classifier), "classifier", output=OUTPUT)
+    if not isinstance(network.classifier, Classifier):
+        graph.convolution(y, cast(nn.Conv2d, network.classifier), "classifier", output=OUTPUT)
+        return
+    direct = graph.convolution(y, network.classifier.direct, "classifier.direct")
+    y = _widened(graph, y, network.classifier, "classifier")
+    through = graph.convolution(y, network.classifier.through, "classifier.through")
+    graph.node("Add", direct, through, name=OUTPUT)
 
 
 def _top_down(graph: Graph, taps: Sequence[str], network: Lite | FinderNetwork) -> str:
@@ -351,14 +359,19 @@ def _finder(graph: Graph, network: FinderNetwork) -> None:
 
 
 def _inverted_residual(graph: Graph, x: str, block: InvertedResidual, name: str) -> str:
-    y = _conv_norm(graph, x, block.expand, f"{name}.expand") if isinstance(block.expand, ConvNorm) else x
-    y = _conv_norm(graph, y, block.depthwise, f"{name}.depthwise")
-    y = _conv_norm(graph, y, block.project, f"{name}.project")
+    y = _conv_norm(graph, _widened(graph, x, block, name), block.project, f"{name}.project")
     return graph.node("Add", x, y, name=name) if block.residual else y
 
 
+def _widened(graph: Graph, x: str, block: InvertedResidual | Classifier, name: str) -> str:
+    if isinstance(block.expand, ConvNorm):
+        x = _conv_norm(graph, x, block.expand, f"{name}.expand")
+    return _conv_norm(graph, x, block.depthwise, f"{name}.depthwise")
+
+
 def _conv_norm(graph: Graph, x: str, module: ConvNorm, name: str) -> str:
-    x = graph.convolution(x, fuse_conv_bn_eval(module.conv, module.norm), name)
+    folded = isinstance(module.norm, nn.Identity)
+    x = graph.convolution(x, module.conv if folded else fuse_conv_bn_eval(module.conv, module.norm), name)
     if not module.activation:
         return x
     return graph.node("Clip", x, graph.constant(0.0), graph.constant(6.0), name=f"{name}.relu6")
