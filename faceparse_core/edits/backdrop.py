@@ -17,7 +17,17 @@ from faceparse_core.edits.each import changed
 from faceparse_core.edits.rim import FAINT, rim
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.images import Images
-from faceparse_core.masks.reduced import any_along, averaged, averaged_by_all, box_mean, enlarged, pairs, reduced_rows, runs, tiles
+from faceparse_core.masks.reduced import (
+    any_along,
+    averaged,
+    averaged_by_all,
+    box_mean,
+    enlarged,
+    pairs,
+    reduced_rows,
+    runs,
+    tiles,
+)
 from faceparse_core.rendering import led, spread
 
 # A disc of the lens is so many cells of its grid wide, from the middle; the grid of all is as fine as the least needs.
@@ -26,7 +36,7 @@ _CELLS, _FINEST = 5, 2.5
 _BLURS = 3
 # What is nearer to the person than so many radii is blurred less.
 _DEPTH = 6.0
-# The background is laid in tiles of about so many rows: whatever is not quite the person in a tile is told by its colours,
+# The background is laid in tiles of about so many rows: what is not quite the person in a tile is told by its colours,
 # and in taller ones that would be more of what lies beside the edge.
 _TALL = 64
 # Parts of the edge that lie so few pixels apart are done as one.

@@ -44,7 +44,8 @@ def _fill(result: Tensor, given: Tensor) -> None:
         if given.dtype == torch.uint8:
             result[rows].div_(255)
 
-    spread(write, bands(*given.shape[:2], CACHED_PIXELS))
+    height, width = given.shape[:2]
+    spread(write, bands(height, width, CACHED_PIXELS))
 
 
 def among(labels: Tensor, ids: Sequence[int]) -> Tensor:

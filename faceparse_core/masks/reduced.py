@@ -151,9 +151,7 @@ def reduced_rows(rows: slice, factor: int) -> slice:
     return slice(rows.start // factor, -(-rows.stop // factor))
 
 
-def tiles(
-    there: Tensor, factor: int, size: Sequence[int], tall: int = _TILE_ROWS
-) -> Iterator[tuple[slice, slice]]:
+def tiles(there: Tensor, factor: int, size: Sequence[int], tall: int = _TILE_ROWS) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of a picture of this ``size`` in which it has a part in what is true of it reduced by
     ``factor``, bool [h, w]; enlarging mixes a neighbour in. They begin with a square, and end with one or the picture,
     and none shares a pixel with another. ``tall``: about so many rows to each.
