@@ -36,9 +36,6 @@ _CELLS, _FINEST = 5, 2.5
 _BLURS = 3
 # What is nearer to the person than so many radii is blurred less.
 _DEPTH = 6.0
-# The background is laid in tiles of about so many rows: what is not quite the person in a tile is told by its colours,
-# and in taller ones that would be more of what lies beside the edge.
-_TALL = 64
 # Parts of the edge that lie so few pixels apart are done as one.
 _GAP = 48
 
@@ -163,7 +160,7 @@ def _lay(image: Tensor, person: Tensor, behind: Callable[[tuple[slice, slice]], 
         for place, colours in mixed:
             image[place].copy_(colours.permute(1, 2, 0))
 
-    spread(lay, tiles(edge.share < 1 - FAINT, edge.factor, person.shape, _TALL))
+    spread(lay, tiles(edge.share < 1 - FAINT, edge.factor, person.shape))
 
 
 def _rows_of(small: Tensor, factor: int, tile: tuple[slice, slice]) -> Tensor:

@@ -151,13 +151,13 @@ def reduced_rows(rows: slice, factor: int) -> slice:
     return slice(rows.start // factor, -(-rows.stop // factor))
 
 
-def tiles(there: Tensor, factor: int, size: Sequence[int], tall: int = _TILE_ROWS) -> Iterator[tuple[slice, slice]]:
+def tiles(there: Tensor, factor: int, size: Sequence[int]) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of a picture of this ``size`` in which it has a part in what is true of it reduced by
     ``factor``, bool [h, w]; enlarging mixes a neighbour in. They begin with a square, and end with one or the picture,
-    and none shares a pixel with another. ``tall``: about so many rows to each.
+    and none shares a pixel with another.
     """
     height, width = size
-    for rows in bands(height, width, tall * width, factor):
+    for rows in bands(height, width, _TILE_ROWS * width, factor):
         small = reduced_rows(rows, factor)
         across = max(1, CACHED_PIXELS // (rows.stop - rows.start) // factor) * factor
         # With a square to each side of them, runs that are less than two apart would share one.
