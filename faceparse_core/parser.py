@@ -295,9 +295,8 @@ class FaceParser:
         normalised = torch.addcmul(shift, pixels.flatten(2).float(), factor).to(PRECISIONS[self.precision])
         # Channels-last memory, which is what the image had, under the usual NCHW shape.
         normalised = normalised.view(pixels.shape).permute(0, 3, 1, 2)
-        # In large networks each layer is so much to do that threads hardly wait for each other.
-        small = isinstance(self.network, Lite)
-        return (paced(self.network, normalised) if small else self.network(normalised)).float()
+        ours = isinstance(self.network, (Lite, SegFormer))  # others may have threads of their own
+        return (paced(self.network, normalised) if ours else self.network(normalised)).float()
 
 
 # ---------------------------------------------------------------------------------------------- steps of ``parse``

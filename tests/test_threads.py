@@ -151,6 +151,15 @@ def test_one_is_quicker_from_the_start(count, monkeypatch):
     assert network.looks(9) == [count, 1, count, count, *[1] * 5]
 
 
+@pytest.mark.parametrize("count", [3], indirect=True)
+def test_where_there_are_many_threads_one_is_tried_only_when_they_are_held_up(count, monkeypatch):
+    monkeypatch.setattr(threads, "_FEW", 2)
+    network = Clocked(monkeypatch)
+    assert network.looks(5) == [count] * 5
+    network.together = 4.0
+    assert network.looks(6) == [count, 1, count, *[1] * 3]
+
+
 @pytest.mark.parametrize("count", [2], indirect=True)
 def test_one_slow_look_asks_but_changes_nothing_and_errors_come_through(count, monkeypatch):
     network = Clocked(monkeypatch)
