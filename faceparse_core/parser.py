@@ -43,6 +43,7 @@ from faceparse_core.models.lite import Lite
 from faceparse_core.models.onnx import choose_device as onnx_device
 from faceparse_core.models.segformer import SegFormer
 from faceparse_core.parsing import Details, Parsing
+from faceparse_core.rendering import paced
 
 FITS = ("auto", "stretch", "pad")
 _STRIDE = 32  # input sizes are multiples of it
@@ -293,7 +294,9 @@ class FaceParser:
         factor, shift = ((v).repeat(pixels.shape[2]).to(pixels.device) for v in (1 / (range_ * std), -mean / std))
         normalised = torch.addcmul(shift, pixels.flatten(2).float(), factor).to(PRECISIONS[self.precision])
         # Channels-last memory, which is what the image had, under the usual NCHW shape.
-        return self.network(normalised.view(pixels.shape).permute(0, 3, 1, 2)).float()
+        normalised = normalised.view(pixels.shape).permute(0, 3, 1, 2)
+        ours = isinstance(self.network, (Lite, SegFormer))  # others may have threads of their own
+        return (paced(self.network, normalised) if ours else self.network(normalised)).float()
 
 
 # ---------------------------------------------------------------------------------------------- steps of ``parse``

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from faceparse_core.rendering.threads import alone, led, single_threads, spread
+from faceparse_core import FaceParser
+from faceparse_core.rendering import threads
+from faceparse_core.rendering.threads import alone, led, paced, single_threads, spread
 
 
 @pytest.fixture(params=[1, 2, 3])
@@ -106,3 +109,74 @@ def test_single_threads_have_one_of_torchs_and_the_caller_as_many_as_before():
     assert {pool.submit(torch.get_num_threads).result() for _ in range(6)} == {1}
     assert torch.get_num_threads() == before
     pool.shutdown()
+
+
+class Clocked(torch.nn.Module):
+    """Takes a second with one thread and ``together`` seconds with all, by its own clock; keeps how many it had."""
+
+    def __init__(self, monkeypatch):
+        super().__init__()
+        self.together, self.now, self.used = 0.5, 0.0, []
+        monkeypatch.setattr(threads, "time", SimpleNamespace(perf_counter=lambda: self.now))
+
+    def forward(self, pixels):
+        self.used.append(torch.get_num_threads())
+        self.now += 1.0 if self.used[-1] == 1 else self.together
+        return pixels + 1
+
+    def looks(self, count):
+        self.used.clear()
+        for _ in range(count):
+            assert torch.equal(paced(self, torch.zeros(4)), torch.ones(4))
+        return self.used
+
+
+@pytest.mark.parametrize("count", [2, 3], indirect=True)
+def test_a_network_is_run_by_all_threads_unless_one_is_quicker(count, monkeypatch):
+    network = Clocked(monkeypatch)
+    assert network.looks(60) == [count, 1, *[count] * 58]
+    network.together = 4.0  # another program keeps a processor busy
+    assert network.looks(8) == [count, 1, count, *[1] * 5]
+    assert set(network.looks(75)) == {1}
+    assert network.looks(3) == [count, 1, 1]  # tried again after a while, and it is still busy
+    network.together = 0.5
+    network.now += 100
+    assert network.looks(3) == [count] * 3
+
+
+@pytest.mark.parametrize("count", [2], indirect=True)
+def test_one_is_quicker_from_the_start(count, monkeypatch):
+    network = Clocked(monkeypatch)
+    network.together = 4.0
+    assert network.looks(9) == [count, 1, count, count, *[1] * 5]
+
+
+@pytest.mark.parametrize("count", [3], indirect=True)
+def test_where_there_are_many_threads_one_is_tried_only_when_they_are_held_up(count, monkeypatch):
+    monkeypatch.setattr(threads, "_FEW", 2)
+    network = Clocked(monkeypatch)
+    assert network.looks(5) == [count] * 5
+    network.together = 4.0
+    assert network.looks(6) == [count, 1, count, *[1] * 3]
+
+
+@pytest.mark.parametrize("count", [2], indirect=True)
+def test_one_slow_look_asks_but_changes_nothing_and_errors_come_through(count, monkeypatch):
+    network = Clocked(monkeypatch)
+    network.looks(60)
+    network.together = 4.0
+    network.looks(1)
+    network.together = 0.5
+    assert network.looks(4) == [1, *[count] * 3]
+    with pytest.raises(TypeError, match="unsupported"):
+        paced(network, SimpleNamespace(device=torch.device("cpu"), numel=lambda: 1))
+
+
+def test_one_thread_sees_what_all_see(portrait):
+    parser, before = FaceParser("lite", "cpu"), torch.get_num_threads()
+    seen = []
+    for count in (1, 2):
+        torch.set_num_threads(count)
+        seen += [parser.parse(portrait) for _ in range(3)]
+    torch.set_num_threads(before)
+    assert all(torch.equal(one.logits[0], seen[0].logits[0]) and one.faces == seen[0].faces for one in seen)

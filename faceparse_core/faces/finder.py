@@ -23,7 +23,7 @@ from faceparse_core.faces.face import Face, arranged, clipped, framing, wrapped
 from faceparse_core.faces.windows import cuts
 from faceparse_core.models import MEAN, STD
 from faceparse_core.models.finder import MARKS, STRIDE, FinderNetwork
-from faceparse_core.rendering import Window
+from faceparse_core.rendering import Window, paced
 
 WEIGHTS = Path(__file__).parents[1] / "weights" / "finder.safetensors"
 
@@ -212,7 +212,7 @@ class Finder:
     @torch.inference_mode()
     def _seen(self, pixels: Tensor) -> Tensor:
         """What the network says of pictures [B, H, W, 3], normalised: float32 [B, 15, H/8, W/8] on the CPU."""
-        return self.network(pixels.permute(0, 3, 1, 2)).cpu()
+        return paced(self.network, pixels.permute(0, 3, 1, 2)).cpu()
 
 
 def _normalised(images: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from faceparse_core.errors import CheckpointError
 from faceparse_core.masks.reduced import greatest
 from faceparse_core.models import MEAN, STD
 from faceparse_core.models.hair import SUREST, HairOutline
+from faceparse_core.rendering import paced
 
 # The longer side of what the network sees, as in its training; what is much smaller is not blown up to it.
 SIZE, _ENLARGED = 512, 2.0
@@ -38,7 +39,7 @@ def correction(head: Tensor) -> Tensor:
     network, dtype = _network()
     both = torch.cat([seen, seen.flip(3)]).to(dtype, memory_format=torch.channels_last)
     with torch.inference_mode():
-        found, mirrored = network(both[:, :3], both[:, 3:]).float().split(1)
+        found, mirrored = paced(network, both[:, :3], both[:, 3:]).float().split(1)
     change = (found + mirrored.flip(3)) / 2
     near = greatest((seen[:1, 3:] >= 0.5).float(), _REACH)
     change = change * near

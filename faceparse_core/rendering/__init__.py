@@ -6,7 +6,7 @@ Others use what is named here; which of ``bilinear`` (PyTorch) and ``triton_kern
 
 from faceparse_core.rendering.bilinear import Window, bands, labels, row_bands, samples, soft_masks
 from faceparse_core.rendering.painting import lay_over
-from faceparse_core.rendering.threads import alone, led, single_threads, spread
+from faceparse_core.rendering.threads import alone, led, paced, single_threads, spread
 
 __all__ = [
     "Window",
@@ -15,6 +15,7 @@ __all__ = [
     "labels",
     "lay_over",
     "led",
+    "paced",
     "row_bands",
     "samples",
     "single_threads",
