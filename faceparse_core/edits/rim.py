@@ -51,7 +51,7 @@ class Rim:
 
         The share is no greater than the mask's; it is less where a pixel looks like what is beside the mask: skin that
         was taken for hair. The colours are those of the inside plus what the mixture does not explain (Forte 2021);
-        where the share is 1 they are the pixels'. ``certain``: where the mask is 1, it is, too.
+        where the share is 1 they are the pixels'. ``certain``: where the mask is all but 1, the share is 1.
         """
         found = enlarged(self.cells, self.factor, *tile)[0]
         inside, outside, whole = found[:3], found[3:6], found[6]
@@ -63,7 +63,7 @@ class Rim:
         unsure = whole.sub_(_WHOLE).mul_(-1 / (_WHOLE - 0.5)).clamp_(0, 1).sqrt_()
         share = torch.minimum(alpha, own.sub_(1).mul_(unsure).add_(1))
         if certain:
-            share = torch.maximum(share, (alpha >= 1).float())
+            share = torch.maximum(share, (alpha >= 1 - FAINT).float())
         # What the mixture does not explain is likelier the inside's the more of it there is.
         theirs = share / (alpha * alpha + _VARIED * (1 - alpha).square_())
         own = away.sub_(way.mul_(share)).mul_(theirs).add_(inside).clamp_(0, 1)
