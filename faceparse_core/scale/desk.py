@@ -16,12 +16,13 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 from faceparse_core import images as pictures
 from faceparse_core.parser import BATCH_ON_GPU, FaceParser
 from faceparse_core.parsing import Parsing
-from faceparse_core.rendering import single_threads
+from faceparse_core.rendering import single_threads, spread
 from faceparse_core.scale.answers import name_of
 from faceparse_core.scale.asking import Asked, Limits
 
@@ -63,8 +64,8 @@ class _Job:
 class Desk:
     """Answers requests with a ``parser``; ``room``: for so many pictures in all, waiting or being worked at.
 
-    ``batch``: how many go through the network together; by default many on a GPU, and on a processor one: more are no
-    quicker there, and each would wait for the others'. ``room``, if it is not given, is for what is done in a second
+    ``batch``: how many go through the network together; by default many on a GPU, and on a processor as many as torch has
+    threads, for there each thread takes one. ``room``, if it is not given, is for what is done in a second
     and a half at the rate of late, from 4 pictures to 16 or eight batches; a request of more is taken while there is
     no other.
     ``told(pictures, seconds)`` is called after every batch. To be used by one event loop; ``close`` ends its threads.
@@ -79,7 +80,7 @@ class Desk:
         told: Callable[[int, float], None] = lambda pictures, seconds: None,
     ):
         self.parser, self.limits, self.told = parser, limits, told
-        self.batch = batch or (1 if parser.device.type == "cpu" else BATCH_ON_GPU)
+        self.batch = batch or (torch.get_num_threads() if parser.device.type == "cpu" else BATCH_ON_GPU)
         self._room, self._most = room, max(_MOST_ROOM, _MOST_BATCHES * self.batch)
         self.inside = 0
         self._seconds_each = _SECONDS_INSIDE / self._most  # of late
@@ -160,8 +161,12 @@ class Desk:
             self._count(-len(batch))
             start = time.perf_counter()
             wanted = [job for job in batch if job.parsing.set_running_or_notify_cancel()]
-            for faces in dict.fromkeys(job.faces for job in wanted):
-                self._parse([job for job in wanted if job.faces == faces], faces)
+            if self.parser.device.type == "cpu" and len(wanted) > 1:
+                # A thread for each is quicker than all at one after the other, who wait for each other at each step.
+                spread(lambda job: self._parse([job], job.faces), wanted)
+            else:
+                for faces in dict.fromkeys(job.faces for job in wanted):
+                    self._parse([job for job in wanted if job.faces == faces], faces)
             seconds = time.perf_counter() - start
             if wanted:
                 self._seconds_each += 0.2 * (seconds / len(wanted) - self._seconds_each)
