@@ -11,6 +11,7 @@ import math
 import os
 import threading
 import time
+from collections import defaultdict
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
@@ -77,7 +78,10 @@ def paced(network: nn.Module, *inputs: Tensor) -> Tensor:
     """
     if torch.get_num_threads() == 1 or inputs[0].device.type != "cpu":
         return network(*inputs)
-    return _paces.setdefault(network, _Pace()).run(lambda: network(*inputs), inputs[0].numel())
+    size = inputs[0].numel()
+    # Small ones are slower for each number, by all and by one: only what is of about one size is compared.
+    pace = _paces.setdefault(network, defaultdict(_Pace))[size.bit_length()]
+    return pace.run(lambda: network(*inputs), size)
 
 
 class _Pace:
@@ -109,7 +113,7 @@ class _Pace:
         return result
 
 
-_paces: WeakKeyDictionary[nn.Module, _Pace] = WeakKeyDictionary()
+_paces: WeakKeyDictionary[nn.Module, defaultdict[int, _Pace]] = WeakKeyDictionary()
 _leading = threading.local()
 
 
