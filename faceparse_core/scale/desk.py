@@ -64,9 +64,9 @@ class _Job:
 class Desk:
     """Answers requests with a ``parser``; ``room``: for so many pictures in all, waiting or being worked at.
 
-    ``batch``: how many go through the network together; by default many on a GPU, and on a processor as many as torch has
-    threads, for there each thread takes one. ``room``, if it is not given, is for what is done in a second
-    and a half at the rate of late, from 4 pictures to 16 or eight batches; a request of more is taken while there is
+    ``batch``: how many go through the network together; by default many on a GPU, and on a processor as many as torch
+    has threads, for there each thread takes one. ``room``, if it is not given, is for what is done in a second and a
+    half at the rate of late, from 4 pictures to 16 or eight batches; a request of more is taken while there is
     no other.
     ``told(pictures, seconds)`` is called after every batch. To be used by one event loop; ``close`` ends its threads.
     """
