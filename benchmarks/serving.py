@@ -30,6 +30,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from benchmarks import timing
@@ -116,9 +117,10 @@ class Bench:
     def latency(self) -> dict:
         rate = self._rate() / 2
         line = http.client.HTTPConnection("127.0.0.1", self.port)
-        asked = [(body, timing.seconds(lambda body=body: _ask(line, body))) for body in 3 * self.bodies]
         # Some pictures take several looks: each request is compared with the same picture's, asked alone.
-        alone = {body: statistics.median(took for other, took in asked if other is body) for body in self.bodies}
+        alone = {
+            body: statistics.median(timing.seconds(partial(_ask, line, body)) for _ in range(3)) for body in self.bodies
+        }
         single = statistics.median(alone.values())
         figures: dict = {
             "single": f"{single:.3f} s",
@@ -284,11 +286,8 @@ class Bench:
         def client(number: int) -> None:
             chance = random.Random(_SEED + number)
             while time.perf_counter() < end:
-                time.sleep(
-                    chance.expovariate(
-                        1 / max(1e-3, cycle - (statistics.mean(took for _, took in spent) if spent else 0))
-                    )
-                )
+                answered = statistics.mean(took for _, took in spent) if spent else 0
+                time.sleep(chance.expovariate(1 / max(1e-3, cycle - answered)))
                 self._answered(chance.choice(self.bodies), told, spent)
 
         threads = [threading.Thread(target=client, args=(number,)) for number in range(_CLIENTS)]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from torch import Tensor
 
-from faceparse_core.edits.each import is_nearest
+from faceparse_core.edits.each import among, is_nearest
 from faceparse_core.faces import Axes, Face, face_axes
 from faceparse_core.labels import GROUPS, region_ids
 
@@ -168,13 +168,6 @@ def _behind_glasses(parts: Parts) -> dict[str, tuple[float, float]]:
     return {f"{side} eye": (float(middle + sign * half), level) for side, sign in _SIDES.items()}
 
 
-def _among(labels: np.ndarray, ids: Sequence[int]) -> np.ndarray:
-    """Which labels, uint8, are these: bool of their shape. Looked up, which is quicker than np.isin."""
-    table = np.zeros(256, dtype=bool)
-    table[list(ids)] = True
-    return table[labels]
-
-
 class Parts:
     """The cells of a face and what is around it, in its frame."""
 
@@ -200,7 +193,7 @@ class Parts:
         self._bounds = np.searchsorted(self.labels, np.arange(257))
         self._face(axes)
         # Where the picture ends above the head, it goes on beyond.
-        self.is_cut = bool(top == 0 and _among(self._cells[0], _HEAD).sum() > _FEWEST)
+        self.is_cut = bool(top == 0 and among(self._cells[0], _HEAD).sum() > _FEWEST)
 
     def _face(self, axes: Axes) -> None:
         self.u, self.v = axes.to_face(self._x, self._y)
@@ -242,7 +235,7 @@ class Parts:
     def is_bare(self, u: float, v: float) -> bool:
         """Whether around a point there is little but the face: no glasses, no hair."""
         near = self.labels[(np.abs(self.u - u) < 0.15) & (np.abs(self.v - v) < 0.1)]
-        return len(near) >= _FEWEST and bool(_among(near, _BARE).mean() > 0.7)
+        return len(near) >= _FEWEST and bool(among(near, _BARE).mean() > 0.7)
 
     def centre(self, *ids: int, far: float) -> np.ndarray | None:
         """The mean (u, v) of these labels, no farther up or down than so many units; None if they are not seen."""

@@ -18,6 +18,7 @@ from faceparse_core.edits.rim import FAINT, rim
 from faceparse_core.errors import enough_memory, number
 from faceparse_core.images import Images
 from faceparse_core.masks.reduced import (
+    GAP,
     any_along,
     averaged,
     averaged_by_all,
@@ -36,8 +37,6 @@ _CELLS, _FINEST = 5, 2.5
 _BLURS = 3
 # What is nearer to the person than so many radii is blurred less.
 _DEPTH = 6.0
-# Parts of the edge that lie so few pixels apart are done as one.
-_GAP = 48
 
 
 @enough_memory("the background cannot be blurred")
@@ -151,7 +150,7 @@ def _lay(image: Tensor, person: Tensor, behind: Callable[[tuple[slice, slice]], 
         new = behind(tile).expand(3, *alpha.shape)
         # In the soft edge the image is a mixture; the person's own colours are laid over the new background.
         mixed = []
-        for part in runs(any_along(alpha > FAINT, 0), _GAP):
+        for part in runs(any_along(alpha > FAINT, 0), GAP):
             place = rows, slice(columns.start + part.start, columns.start + part.stop)
             pixels = image[place].permute(2, 0, 1).contiguous()
             own, share = edge.parted(pixels, alpha[:, part], place, certain=True)

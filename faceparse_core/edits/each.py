@@ -48,15 +48,16 @@ def _fill(result: Tensor, given: Tensor) -> None:
     spread(write, bands(height, width, CACHED_PIXELS))
 
 
-def among(labels: Tensor, ids: Sequence[int]) -> Tensor:
+def among(labels: _Places, ids: Sequence[int]) -> _Places:
     """Which labels, uint8, are these: bool of their shape, on the CPU. By numpy, which compares many bytes at once:
     torch takes twenty times as long, and ``torch.isin`` longer still."""
-    known = labels.cpu().numpy()
+    if isinstance(labels, Tensor):
+        return torch.from_numpy(among(labels.cpu().numpy(), ids))
     first, *others = ids
-    found = known == first
+    found = labels == first
     for label in others:
-        found |= known == label
-    return torch.from_numpy(found)
+        found |= labels == label
+    return found
 
 
 def whose(face: int | str) -> None:

@@ -21,7 +21,6 @@ import numpy as np
 import torch
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from faceparse_core import __version__
 from faceparse_core.models.finder import STRIDE, FinderNetwork
@@ -277,7 +276,7 @@ def _varint(value: int) -> bytes:
 
 
 def build(network: nn.Module, resolution: int | None = None) -> Graph:
-    """The graph of a network in float32. Its weights are those of the network, not copies.
+    """The graph of a network in float32, as it is folded for inference. A SegFormer's weights are its own, not copies.
 
     ``network``: a Lite or a SegFormer, loaded with ``trainable=True``: its head is folded here, the network stays as
     it is. Input ``pixel_values``, float32 [B, 3, H, W], normalised; output ``logits``, float32 [B, labels, H/4, W/4].
@@ -289,13 +288,13 @@ def build(network: nn.Module, resolution: int | None = None) -> Graph:
     with torch.no_grad():
         if isinstance(network, Lite) and isinstance(network.stem.norm, nn.BatchNorm2d):
             graph = Graph(network.config.num_labels, resolution)
-            _lite(graph, network)
+            _lite(graph, copy.deepcopy(network).fold())
         elif isinstance(network, SegFormer) and not network.folded:
             graph = Graph(network.config.num_labels, resolution)
             _segformer(graph, network)
         elif isinstance(network, FinderNetwork) and isinstance(network.head[0].pointwise.norm, nn.BatchNorm2d):
             graph = Graph(network.output.out_channels, resolution, STRIDE)
-            _finder(graph, network)
+            _finder(graph, copy.deepcopy(network).fold())
         else:
             raise ValueError(
                 f"only Lite and SegFormer in their trainable form become ONNX graphs, not this {type(network).__name__}"
@@ -304,8 +303,7 @@ def build(network: nn.Module, resolution: int | None = None) -> Graph:
 
 
 def _lite(graph: Graph, network: Lite) -> None:
-    """See ``models.lite``, as it is folded for inference."""
-    network = copy.deepcopy(network).fold()
+    """See ``models.lite``."""
     x = _conv_norm(graph, INPUT, network.stem, "stem")
     taps = []
     for i, stage in enumerate(network.stages):
@@ -370,8 +368,7 @@ def _widened(graph: Graph, x: str, block: InvertedResidual | Classifier, name: s
 
 
 def _conv_norm(graph: Graph, x: str, module: ConvNorm, name: str) -> str:
-    folded = isinstance(module.norm, nn.Identity)
-    x = graph.convolution(x, module.conv if folded else fuse_conv_bn_eval(module.conv, module.norm), name)
+    x = graph.convolution(x, module.conv, name)
     if not module.activation:
         return x
     return graph.node("Clip", x, graph.constant(0.0), graph.constant(6.0), name=f"{name}.relu6")

@@ -22,7 +22,7 @@ CACHED_PIXELS = 1 << 16
 # Tiles along an edge are about so high: lower ones are many, of higher ones the edge is a small part.
 _TILE_ROWS = 128
 # What lies so few pixels apart is one tile: each takes its time, however small it is.
-_GAP = 48
+GAP = 48
 
 
 def pairs(images: Images, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
@@ -161,7 +161,7 @@ def tiles(there: Tensor, factor: int, size: Sequence[int]) -> Iterator[tuple[sli
         small = reduced_rows(rows, factor)
         across = max(1, CACHED_PIXELS // (rows.stop - rows.start) // factor) * factor
         # With a square to each side of them, runs that are less than two apart would share one.
-        for run in runs(any_along(there[max(0, small.start - 1) : small.stop + 1], 0), max(1, _GAP // factor)):
+        for run in runs(any_along(there[max(0, small.start - 1) : small.stop + 1], 0), max(1, GAP // factor)):
             last = min((run.stop + 1) * factor, width)
             for start in range(max(0, (run.start - 1) * factor), last, across):
                 yield rows, slice(start, min(start + across, last))

@@ -29,6 +29,8 @@ from faceparse_core.scale.asking import Asked, Limits
 # So long a batch that is not full waits for pictures that are being decoded.
 _SECONDS_OF_WAITING = 0.01
 _THREADS = 2
+# Of torch's threads so many are few: a picture for each at a time is more in all than one after the other by all.
+_FEW_THREADS = 4
 # Room is for what is done in so many seconds, so that one who comes last has an answer in two, but for at least so many
 # pictures, or the network would wait for them, and for no more than these or so many batches.
 _SECONDS_INSIDE = 1.5
@@ -64,10 +66,10 @@ class _Job:
 class Desk:
     """Answers requests with a ``parser``; ``room``: for so many pictures in all, waiting or being worked at.
 
-    ``batch``: how many go through the network together; by default many on a GPU, and on a processor as many as torch
-    has threads, for there each thread takes one. ``room``, if it is not given, is for what is done in a second and a
-    half at the rate of late, from 4 pictures to 16 or eight batches; a request of more is taken while there is
-    no other.
+    ``batch``: how many go through the network together; by default many on a GPU, and on a processor one for each of
+    torch's threads, or one at all where these are many, and quicker together. ``room``, if it is not given, is for what
+    is done in a second and a half at the rate of late, from 4 pictures to 16 or eight batches; a request of more is
+    taken while there is no other.
     ``told(pictures, seconds)`` is called after every batch. To be used by one event loop; ``close`` ends its threads.
     """
 
@@ -80,7 +82,9 @@ class Desk:
         told: Callable[[int, float], None] = lambda pictures, seconds: None,
     ):
         self.parser, self.limits, self.told = parser, limits, told
-        self.batch = batch or (torch.get_num_threads() if parser.device.type == "cpu" else BATCH_ON_GPU)
+        threads = torch.get_num_threads()
+        on_cpu = threads if threads <= _FEW_THREADS else 1
+        self.batch = batch or (on_cpu if parser.device.type == "cpu" else BATCH_ON_GPU)
         self._room, self._most = room, max(_MOST_ROOM, _MOST_BATCHES * self.batch)
         self.inside = 0
         self._seconds_each = _SECONDS_INSIDE / self._most  # of late
@@ -161,9 +165,13 @@ class Desk:
             self._count(-len(batch))
             start = time.perf_counter()
             wanted = [job for job in batch if job.parsing.set_running_or_notify_cancel()]
-            if self.parser.device.type == "cpu" and len(wanted) > 1:
-                # A thread for each is quicker than all at one after the other, who wait for each other at each step.
-                spread(lambda job: self._parse([job], job.faces), wanted)
+            if self.parser.device.type == "cpu":
+                # Where each has one, threads do not wait for each other at each step.
+                if len(wanted) >= torch.get_num_threads():
+                    spread(lambda job: self._parse([job], job.faces), wanted)
+                else:
+                    for job in wanted:
+                        self._parse([job], job.faces)
             else:
                 for faces in dict.fromkeys(job.faces for job in wanted):
                     self._parse([job for job in wanted if job.faces == faces], faces)
