@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from faceparse_core import checkpoints
 from faceparse_core import images as pictures
 from faceparse_core.checkpoints import Checkpoint
-from faceparse_core.devices import PRECISIONS, choose_device, choose_precision, placed
+from faceparse_core.devices import PRECISIONS, choose_device, choose_precision, keep_memory, placed
 from faceparse_core.errors import CheckpointError, enough_memory, explained, number, said
 from faceparse_core.faces import (
     ORDERS,
@@ -400,6 +400,7 @@ def ready(network: nn.Module, device: torch.device, dtype: torch.dtype) -> nn.Mo
     network = placed(network, device, dtype)
     if isinstance(network, (Lite, SegFormer)):
         if device.type == "cpu":
+            keep_memory()
             network.pack()
         elif device.type == "cuda":
             network = Graphed(network)

@@ -67,13 +67,12 @@ class FinderNetwork(nn.Module):
         return eighth, self.body[-1](eighth)
 
     def _quarter(self, pixels: Tensor) -> Tensor:
-        """The first layers, up to that which brings the picture to a quarter of its size; in full precision of large
-        pictures band by band, which gives the same in two thirds of the time."""
+        """The first layers, up to that which brings the picture to a quarter of its size; of large pictures band by
+        band, which gives the same in half to two thirds of the time."""
         height, width = pixels.shape[2:]
         rows = max(_QUARTER, _BAND // width // _QUARTER * _QUARTER)
-        # Narrowed it is half as much, and steps cost what they save; in training a norm is of the whole batch; a GPU
-        # has no use for small steps.
-        if height <= rows or self.narrowed is not None or self.training or pixels.device.type != "cpu":
+        # In training a norm is of the whole batch; a GPU has no use for small steps.
+        if height <= rows or self.training or pixels.device.type != "cpu":
             return self._begun(pixels)
         pictures = []
         for picture in pixels.split(1):
