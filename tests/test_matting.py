@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faceparse_core import FaceParser, images, masks
-from faceparse_core.masks import matting
+from faceparse_core.masks import matting, reduced
 from faceparse_core.masks.reduced import averaged, averaged_by_all, box_mean, linear_model, reduced_rows, tiles
 
 
@@ -79,7 +79,8 @@ def test_work_in_the_band_alone_gives_what_work_everywhere_does(size, place, rea
     mask = disc(size, radius * size, x * size, width)[:, : size - 7]
     image = painted(disc(size, radius * size + 2, x * size, 2)[:, : size - 7])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(matting, "CACHED_PIXELS", band)
+        patch.setattr(reduced, "_LEAST_PIXELS", band)
+        patch.setattr(reduced, "_MOST_PIXELS", band)
         refined = masks.refine(image, mask[None], radius=reach / (2 if hair else 1), unit="pixels", hair=hair)[0]
     assert (refined - filtered_everywhere(image[0], mask, reach, hair)).abs().max() < 1 / 512
 

@@ -12,8 +12,7 @@ from torch import Tensor
 from faceparse_core import images as pictures
 from faceparse_core.errors import said
 from faceparse_core.faces import Face
-from faceparse_core.masks.outline import bands
-from faceparse_core.masks.reduced import CACHED_PIXELS
+from faceparse_core.masks.reduced import parts_of
 from faceparse_core.rendering import spread
 
 _Places = TypeVar("_Places", Tensor, np.ndarray)
@@ -45,7 +44,7 @@ def _fill(result: Tensor, given: Tensor) -> None:
             result[rows].div_(255)
 
     height, width = given.shape[:2]
-    spread(write, bands(height, width, CACHED_PIXELS))
+    spread(write, parts_of(height, width))
 
 
 def among(labels: _Places, ids: Sequence[int]) -> _Places:

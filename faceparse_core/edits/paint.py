@@ -11,7 +11,8 @@ from torch import Tensor
 from faceparse_core.edits.colours import to_oklab, to_srgb
 from faceparse_core.edits.rim import FAINT
 from faceparse_core.edits.sitter import Sitter
-from faceparse_core.rendering import row_bands, spread
+from faceparse_core.masks.reduced import parts_of
+from faceparse_core.rendering import spread
 
 
 def paint(
@@ -33,7 +34,7 @@ def paint(
 
         put(pixels[rows], share > FAINT, mixed)
 
-    spread(work, row_bands((amount.shape[0], amount.shape[1]), 64))
+    spread(work, parts_of(amount.shape[0], amount.shape[1]))
 
 
 def put(pixels: Tensor, there: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:

@@ -24,8 +24,7 @@ from faceparse_core.errors import enough_memory, number
 from faceparse_core.faces import Axes, Face
 from faceparse_core.images import Images
 from faceparse_core.labels import region_ids
-from faceparse_core.masks.outline import bands
-from faceparse_core.masks.reduced import CACHED_PIXELS, averaged, box_mean, enlarged, pairs
+from faceparse_core.masks.reduced import averaged, box_mean, enlarged, pairs, parts_of
 from faceparse_core.rendering import alone, spread
 
 # Where rows have one anchor alone, they are as high as columns are wide on a head that looks ahead, within so much of
@@ -225,7 +224,7 @@ class _Placed:
             there[band] = after.clamp_(0, 1).permute(1, 2, 0)
             seen[band] += (1 - seen[band]).mul_(covered)
 
-        spread(compose, bands(len(known), known.shape[1], CACHED_PIXELS))
+        spread(compose, parts_of(len(known), known.shape[1]))
 
     def _sampled(self, picture: Tensor, rows: slice, columns: slice) -> Tensor:
         """The piece, [h, w, 4], its colours multiplied by its alpha, in rows and columns of the image: [4, h, w]."""
@@ -253,7 +252,7 @@ class _Placed:
             found = F.grid_sample(small, torch.from_numpy(grid), align_corners=False)[0].clamp_(0, 1)
             part[:, band] = found.mul_(found[3] > _FAINT)
 
-        spread(sample, bands(part.shape[1], part.shape[2], CACHED_PIXELS))
+        spread(sample, parts_of(part.shape[1], part.shape[2]))
         return part
 
 

@@ -19,7 +19,6 @@ from faceparse_core.errors import number
 from faceparse_core.images import Images
 from faceparse_core.masks.outline import bands
 from faceparse_core.masks.reduced import (
-    CACHED_PIXELS,
     averaged,
     box_mean,
     box_of,
@@ -30,6 +29,7 @@ from faceparse_core.masks.reduced import (
     greatest,
     linear_model,
     pairs,
+    parts_of,
     reduced_rows,
     runs,
     size_of,
@@ -200,7 +200,7 @@ def _refine_one(image: Tensor, mask: Tensor, reach: float, hair: bool, method: s
         if not hair:
             small[:] = averaged(result[rows, :, None], factor)[..., 0]
 
-    spread(decide, bands(height, width, CACHED_PIXELS, factor))
+    spread(decide, parts_of(height, width, factor))
     values = values[None, None]
 
     def edge() -> tuple[Tensor, Tensor]:
@@ -256,7 +256,7 @@ def _reduced_colours(image: Tensor, near: Tensor, factor: int) -> Tensor:
             scale = 255 if part.dtype == torch.uint8 else 1
             colours[small, columns] = averaged(part.float(), factor).div_(scale)
 
-    spread(reduce, bands(height, width, CACHED_PIXELS, factor))
+    spread(reduce, parts_of(height, width, factor))
     return colours.permute(2, 0, 1)[None]
 
 
@@ -278,7 +278,7 @@ def _correct_hair(image: Tensor, mask: Tensor, box: tuple[slice, slice], result:
         result[rows] = hair.corrected(given[rows])
         alpha[reduced_rows(rows, factor)] = averaged(given[rows, :, None], factor)[..., 0]
 
-    spread(reduce, bands(height, width, CACHED_PIXELS, factor))
+    spread(reduce, parts_of(height, width, factor))
     everywhere = torch.ones_like(alpha, dtype=torch.bool)
     change = hair.correction(torch.cat([_reduced_colours(image, everywhere, factor), alpha[None, None]], 1))
 

@@ -15,10 +15,11 @@ from faceparse_core import images as pictures
 from faceparse_core.images import Images
 from faceparse_core.masks.outline import bands
 from faceparse_core.masks.tools import as_mask
-from faceparse_core.rendering import led, spread
+from faceparse_core.rendering import led, spread, threads_at_hand
 
-# So many, with what is made of them, stay in a processor's cache.
-CACHED_PIXELS = 1 << 16
+# Pictures are worked at in parts: some for each thread, of so many pixels. What is less is too little: only one thread
+# at a time can say what is to be done next, and small steps make all wait for that. More leave a processor's cache.
+_PARTS, _LEAST_PIXELS, _MOST_PIXELS = 4, 1 << 16, 1 << 19
 # Tiles along an edge are about so high: lower ones are many, of higher ones the edge is a small part.
 _TILE_ROWS = 128
 # What lies so few pixels apart is one tile: each takes its time, however small it is.
@@ -42,7 +43,7 @@ def pairs(images: Images, mask: Tensor) -> tuple[list[Tensor], list[Tensor]]:
 def extents(mask: Tensor) -> tuple[Tensor, Tensor]:
     """The greatest value in each row and in each column of a mask [H, W]."""
     height, width = mask.shape
-    parts = list(bands(height, width, CACHED_PIXELS))
+    parts = list(parts_of(height, width))
     rows, columns = mask.new_empty(height), mask.new_empty(len(parts), width)
 
     def look(index: int) -> None:
@@ -113,7 +114,7 @@ def averaged_by_all(values: Tensor, factor: int) -> Tensor:
     def average(rows: slice) -> None:
         result[reduced_rows(rows, factor)] = averaged(values[rows], factor)
 
-    spread(average, bands(height, width, CACHED_PIXELS, factor))
+    spread(average, parts_of(height, width, factor))
     return result
 
 
@@ -151,6 +152,16 @@ def reduced_rows(rows: slice, factor: int) -> slice:
     return slice(rows.start // factor, -(-rows.stop // factor))
 
 
+def parts_of(height: int, width: int, multiple: int = 1) -> Iterator[slice]:
+    """The rows of a picture from the top down, a ``multiple`` at a time, in parts for threads to work at."""
+    return bands(height, width, _pixels_of_part(height * width), multiple)
+
+
+def _pixels_of_part(pixels: int) -> int:
+    """So many of the pixels of a picture at a time."""
+    return min(max(pixels // (_PARTS * threads_at_hand()), _LEAST_PIXELS), _MOST_PIXELS)
+
+
 def tiles(there: Tensor, factor: int, size: Sequence[int]) -> Iterator[tuple[slice, slice]]:
     """Rows and columns of a picture of this ``size`` in which it has a part in what is true of it reduced by
     ``factor``, bool [h, w]; enlarging mixes a neighbour in. They begin with a square, and end with one or the picture,
@@ -159,7 +170,7 @@ def tiles(there: Tensor, factor: int, size: Sequence[int]) -> Iterator[tuple[sli
     height, width = size
     for rows in bands(height, width, _TILE_ROWS * width, factor):
         small = reduced_rows(rows, factor)
-        across = max(1, CACHED_PIXELS // (rows.stop - rows.start) // factor) * factor
+        across = max(1, _pixels_of_part(height * width) // (rows.stop - rows.start) // factor) * factor
         # With a square to each side of them, runs that are less than two apart would share one.
         for run in runs(any_along(there[max(0, small.start - 1) : small.stop + 1], 0), max(1, GAP // factor)):
             last = min((run.stop + 1) * factor, width)

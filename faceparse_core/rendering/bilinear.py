@@ -24,6 +24,8 @@ from faceparse_core.rendering import threads
 _BAND_BYTES = 4 << 20
 # A GPU has work for all of itself in a larger one.
 _BAND_BYTES_ON_GPU = 256 << 20
+# Of labels, which take little for a pixel, so many may be made at a time, but not by fewer threads for that.
+_MOST_LABELS, _PARTS = 1 << 20, 2
 # Soft masks: the finer cells are so many pixels wide, and a probability may be so far off.
 _FINE, _MOST_STEPS, _OFF = 5, 16, 1 / 600
 
@@ -64,7 +66,7 @@ def labels(logits: Tensor, window: Window, size: tuple[int, int]) -> Tensor:
     result = torch.empty(size, dtype=torch.uint8, device=logits.device)
     cells = _Cells(_with_rim(logits), down, across)
     if logits.device.type == "cpu":
-        threads.spread(lambda some: cells.label(some, result), cells.parts())
+        threads.spread(lambda some: cells.label(some, result), cells.parts(_MOST_LABELS))
     else:
         cells.label(slice(0, cells_down), result)
     return result
@@ -149,10 +151,13 @@ class _Cells:
     down: _Samples
     across: _Samples
 
-    def parts(self) -> list[slice]:
-        """The rows of cells in parts of about as many pixels, some milliseconds of work."""
+    def parts(self, most: int = 0) -> list[slice]:
+        """The rows of cells in parts of about as many pixels, some milliseconds of work; of up to ``most`` where there
+        are some for each thread all the same."""
         ends = torch.bincount(self.down.first, minlength=self.logits.shape[1] - 1).cumsum(0).tolist()
-        enough, parts, start, done = _BAND_BYTES // 16 // len(self.across.first), [], 0, 0
+        width = len(self.across.first)
+        most = min(most, ends[-1] * width // (_PARTS * threads.threads_at_hand()))
+        enough, parts, start, done = max(_BAND_BYTES // 16, most) // width, [], 0, 0
         for row, end in enumerate(ends, 1):
             if end > done and (end - done >= enough or row == len(ends)):
                 parts.append(slice(start, row))

@@ -39,9 +39,14 @@ def spread(work: Callable[[_Part], object], parts: Iterable[_Part]) -> None:
     def one(part: _Part) -> None:
         work(part)
 
-    count = getattr(_leading, "count", 0) or torch.get_num_threads()
+    count = threads_at_hand()
     for _ in map(one, parts) if count == 1 else _workers(count).map(one, parts):
         pass
+
+
+def threads_at_hand() -> int:
+    """How many threads ``spread`` has."""
+    return getattr(_leading, "count", 0) or torch.get_num_threads()
 
 
 def led(work: Callable[[], _Result]) -> _Result:
