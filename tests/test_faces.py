@@ -21,6 +21,7 @@ from faceparse_core.faces import (
     Finder,
     Look,
     Tracker,
+    are_shown,
     arranged,
     background,
     compose,
@@ -296,6 +297,18 @@ def test_padding():
     field = padded(image, -1, 1, (4, 3), (1.0, 0.0, 0.0))
     assert torch.equal(field[1:3, 0], image[:, 1])
     assert (field[0] == torch.tensor([255, 0, 0])).all() and (field[:, 1:] == torch.tensor([255, 0, 0])).all()
+
+
+@pytest.mark.parametrize("part", [(), region_ids("eyes"), region_ids("nose"), region_ids("mouth_area")])
+def test_a_face_of_which_nobody_is_sure_shows_all_its_parts(part):
+    logits = torch.full((NUM_LABELS, 32, 32), -5.0)
+    logits[1] = 5
+    for ids, rows in ((region_ids("eyes"), 12), (region_ids("nose"), 16), (region_ids("mouth_area"), 20)):
+        if ids != part:
+            logits[ids[0], rows : rows + 2, 14:18] = 9
+    look, place = Look(logits, Window(0, 0, 200, 200)), (0, 50, 50, 100, 100)
+    unsure, sure = Face(*place, score=0.3), Face(*place, score=0.45)
+    assert are_shown([unsure, sure], [look, look]) == [not part, True]
 
 
 def test_a_window_ends_in_what_lies_under_it():

@@ -142,7 +142,8 @@ def test_a_face_is_looked_for_where_it_was():
     assert finder.find_near(picture, []) == []
 
 
-def test_a_doubtful_face_needs_a_look_that_confirms_it(monkeypatch):
+@pytest.mark.parametrize("score, then", [(0.9, 0.5), (0.6, 0.5), (0.3, 0.3)])
+def test_a_doubtful_face_is_no_surer_than_a_look_at_it_alone(monkeypatch, score, then):
     finder = Finder(nn.Identity(), torch.device("cpu"))
     marks = [(30.0, 40.0), (70.0, 40.0), (50.0, 55.0), (35.0, 75.0), (65.0, 75.0)]
     boxes = torch.tensor([[0.0, 0, 100, 100], [200, 0, 300, 100], [400, 0, 500, 100], [600, 0, 700, 100]])
@@ -155,9 +156,10 @@ def test_a_doubtful_face_needs_a_look_that_confirms_it(monkeypatch):
         asked.extend(face.x for face in faces)
         return [{200: face, 400: replace(face, angle=180.0), 600: None}[face.x] for face in faces]
 
-    monkeypatch.setattr(finder, "_near", lambda i, f: [one and replace(one, score=0.6) for one in near(i, f)])
+    monkeypatch.setattr(finder, "_near", lambda i, f, *_: [one and replace(one, score=score) for one in near(i, f)])
     (faces,) = finder.find([torch.zeros(100, 800, 3)])
     assert [face.x for face in faces] == [0, 200] and asked == [200, 400, 600]
+    assert [face.score for face in faces] == pytest.approx([0.8, then])
 
 
 def test_a_tilted_face_is_looked_at_turned_upright_until_it_stands(monkeypatch):
@@ -174,7 +176,7 @@ def test_a_tilted_face_is_looked_at_turned_upright_until_it_stands(monkeypatch):
     monkeypatch.setattr(finder, "_found", lambda images: [found])
     looks = []
 
-    def near(images, faces):
+    def near(images, faces, *least):
         looks.append([(face.x, round(face.angle)) for face in faces])
         # The second stands at 60 degrees, and seems to lack a third more than it does; the third is as it seemed.
         true = {200: 60.0, 400: -25.0}

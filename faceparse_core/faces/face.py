@@ -14,6 +14,8 @@ from faceparse_core.rendering import Window
 
 # The side of a face's window over the face's height, and the tilt up to which it is not turned with the face.
 _FRAME, _UPRIGHT = 2.0, 5.0
+# What is less sure than this is a face only if the parser is sure of its parts.
+CONFIRMED = 0.38
 # Boxes so many times as large as their image are none: they are counted in pixels of another one.
 _LARGEST = 10
 

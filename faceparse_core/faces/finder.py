@@ -31,9 +31,9 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "finder.safetensors"
 # smaller than that, it is enlarged a little.
 _GLANCE, _SECOND_PIXELS, _ENLARGED = 192, 768 * 576, 1.5
 _MULTIPLE = 32
-# From this score on something is a face. What is less, but this much, is one if a look at it alone says so by this
-# score; what is still less asks for a closer look at the whole.
-_FACE, _DOUBTFUL, _CONFIRMED, _HINT = 0.5, 0.3, 0.38, 0.15
+# From this score on something is a face. What is less, but this much, is no surer than a look at it alone: it is one if
+# that says ``CONFIRMED``, and with this score it may be one. What is still less asks for a closer look at the whole.
+_FACE, _DOUBTFUL, _POSSIBLE, _HINT = 0.5, 0.3, 0.25, 0.15
 # A face that fills its picture is at least so sure, and others beside it at most so likely.
 _FILLING, _BESIDE = 0.5, 0.3
 _LARGE = 110  # of a face in the second look, in pixels: from here on it is seen better in the first
@@ -98,9 +98,10 @@ class Finder:
         views, seen = [images[n] for n, _ in places], [face for _, face in places]
         # What is doubtful and what is tilted is looked at by itself, all in one go.
         asked = [k for k, face in enumerate(seen) if face.score < _FACE or _is_tilted(face)]
-        near = self._near([views[k] for k in asked], [seen[k] for k in asked])
+        near = self._near([views[k] for k in asked], [seen[k] for k in asked], _POSSIBLE)
         known = dict(zip(asked, near, strict=True))
-        believed = [face if _is_believed(face, known.get(k)) else None for k, face in enumerate(seen)]
+        believed = [_believed(face, known.get(k)) for k, face in enumerate(seen)]
+        known = {k: face if face and face.score >= _FACE_NEAR else None for k, face in known.items()}
         faces: list[list[Face]] = [[] for _ in images]
         for (n, _), face in zip(places, self._upright(views, believed, known), strict=True):
             if face:
@@ -115,9 +116,9 @@ class Finder:
         upright = iter(self._upright([image] * len(seen), [replace(one, index=face.index) for face, one in seen], {}))
         return [next(upright) if one else None for one in near]
 
-    def _near(self, images: Sequence[Tensor], faces: Sequence[Face]) -> list[Face | None]:
+    def _near(self, images: Sequence[Tensor], faces: Sequence[Face], least: float = _FACE_NEAR) -> list[Face | None]:
         """Each of these faces, one of each image, as it is seen in a window of its own, which is turned by its
-        angle."""
+        angle, if its score there is at least so much."""
         seen: list[Face | None] = []
         at_once = _PIXELS_AT_ONCE // _NEAR**2
         places = list(zip(images, faces, strict=True))
@@ -127,7 +128,7 @@ class Finder:
             pixels = cuts([(image, window) for (image, _), window in zip(some, windows, strict=True)], _NEAR, MEAN)
             outputs = self._seen(_normalised(pixels.to(self.device)))
             for (image, face), window, output in zip(some, windows, outputs, strict=True):
-                found = _placed(decoded(output, _FACE_NEAR), window, _NEAR)
+                found = _placed(decoded(output, least), window, _NEAR)
                 near = [one for one in _faces(found, image.shape) if _overlap(one, face) > 0.3]
                 seen.append(max(near, key=lambda one: one.score * _overlap(one, face), default=None))  # noqa: B023
         return seen
@@ -319,9 +320,11 @@ def _span(face: Face) -> float:
     return ((bx - ax) * down_y - (by - ay) * down_x) / (face.width * face.height)
 
 
-def _is_believed(face: Face, near: Face | None) -> bool:
-    """Whether something is a face: it is sure, or the look at it alone (``near``) says so."""
-    return face.score >= _FACE or (near is not None and near.score >= _CONFIRMED and _alike(near, face))
+def _believed(face: Face, near: Face | None) -> Face | None:
+    """A face that is sure; a doubtful one no surer than the look at it alone (``near``); None if that shows none."""
+    if face.score >= _FACE:
+        return face
+    return replace(face, score=min(near.score, _FACE)) if near and _alike(near, face) else None
 
 
 def _is_tilted(face: Face) -> bool:

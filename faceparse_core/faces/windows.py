@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from faceparse_core import images as pictures
-from faceparse_core.faces.face import Face
+from faceparse_core.faces.face import CONFIRMED, Face
 from faceparse_core.labels import NUM_LABELS, region_ids
 from faceparse_core.rendering import Window
 
@@ -98,9 +98,12 @@ _RIM = 4
 _FEWEST_HAIR, _SURE_HAIR = 30, 0.8
 _HEAD = list(region_ids("hair + hat"))
 # Where there is a face, the network sees one in so much of its box, with such a probability, even if most of the face
-# is covered; where the finder is sure, it is enough that so much of the box is probable.
+# is covered; where the finder is sure, it is enough that so much of the box is probable; where it hardly believes in
+# one, the network must be so sure of each of the parts that every face has.
 _SHOWN, _PROBABLE = 0.1, 0.3
 _SURE_FACE, _SHOWN_OF_SURE = 0.7, 0.05
+_SURE_PART = 0.9
+_PARTS = [list(region_ids(part)) for part in ("eyes + eyeglasses", "nose", "mouth_area")]
 _FACE = list(region_ids("skin + nose + eyes + brows + lips + mouth + eyeglasses"))
 # How many heights of a face away from its middle a label may be. What is taken for it further away is something else.
 _REACH = {
@@ -146,9 +149,13 @@ def are_shown(faces: Sequence[Face], looks: Sequence[Look]) -> list[bool]:
     shown = []
     for face, look in zip(faces, looks, strict=True):
         cells = _cells((16, 16), Window(face.x, face.y, face.width, face.height)).to(look.logits.device)
-        of_face = _sampled(look, cells).softmax(0)[_FACE].sum(0)
+        seen = _sampled(look, cells).softmax(0)
+        of_face = seen[_FACE].sum(0)
         least = _SHOWN_OF_SURE if face.score >= _SURE_FACE else torch.inf
-        shown.append(((of_face > _PROBABLE).float().mean() >= _SHOWN) | (of_face.mean() >= least))
+        is_one = ((of_face > _PROBABLE).float().mean() >= _SHOWN) | (of_face.mean() >= least)
+        if face.score < CONFIRMED:
+            is_one &= torch.stack([seen[part].sum(0).max() for part in _PARTS]).min() >= _SURE_PART
+        shown.append(is_one)
     return torch.stack(shown).tolist()
 
 

@@ -7,6 +7,9 @@
 const FRAME = 2; // the side of a face's window over the face's height
 const UPRIGHT = 5; // the tilt up to which it is not turned with the face
 
+/** What is less sure than this is a face only if the parser is sure of its parts. */
+export const CONFIRMED = 0.38;
+
 /** The square window of a face, which is about half of it; turned with the face if that is strongly tilted. */
 export function framing({ x, y, width, height, angle }) {
   // A face is an ellipse of about 3:4: the sides of a box around it have nearly the same sum, however it is turned.

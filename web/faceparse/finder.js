@@ -9,7 +9,7 @@ const STD = [0.229, 0.224, 0.225];
 const STRIDE = 8; // pixels to a cell of the network's map
 const MULTIPLE = 32; // input sizes are multiples of it
 const [GLANCE, SECOND_PIXELS, ENLARGED] = [192, 768 * 576, 1.5]; // the two looks
-const [FACE, DOUBTFUL, CONFIRMED, HINT] = [0.5, 0.3, 0.38, 0.15]; // scores
+const [FACE, DOUBTFUL, POSSIBLE, HINT] = [0.5, 0.3, 0.25, 0.15]; // scores
 const [FILLING, BESIDE] = [0.5, 0.3];
 const LARGE = 110; // of a face in the second look, in pixels: from here on it is seen better in the first
 const MOST = 400; // faces of one look
@@ -31,9 +31,13 @@ export class Finder {
   async find(picture) {
     const believed = [];
     for (const face of facesOf(await this.#found(picture), picture)) {
-      // What is doubtful is a face if a look at it alone says so.
-      const seen = face.score >= FACE ? null : await this.#near(picture, face);
-      if (face.score >= FACE || (seen?.score >= CONFIRMED && isAlike(seen, face))) believed.push(face);
+      if (face.score >= FACE) {
+        believed.push(face);
+        continue;
+      }
+      // What is doubtful is no surer than a look at it alone.
+      const seen = await this.#near(picture, face, POSSIBLE);
+      if (seen && isAlike(seen, face)) believed.push({ ...face, score: Math.min(seen.score, FACE) });
     }
     const upright = await this.#upright(picture, believed);
     return upright
@@ -68,11 +72,14 @@ export class Finder {
     }));
   }
 
-  /** A face whose place is known, as it is seen in a window of its own, which is turned by its angle; or null. */
-  async #near(picture, face) {
+  /**
+   * A face whose place is known, as it is seen in a window of its own, which is turned by its angle; null if its score
+   * there is less than this.
+   */
+  async #near(picture, face, least = FACE_NEAR) {
     const window = { ...framing(face), angle: face.angle };
     const map = await this.run(cut(picture, window, NEAR, MEAN, STD), NEAR, NEAR);
-    const found = decoded(map.data, map.dims[2], map.dims[3], FACE_NEAR).map((one) => placed(one, window, NEAR));
+    const found = decoded(map.data, map.dims[2], map.dims[3], least).map((one) => placed(one, window, NEAR));
     const near = facesOf(found, picture).filter((one) => overlap(one, face) > 0.3);
     return near.reduce((best, one) => (value(one) > value(best) ? one : best), null);
 

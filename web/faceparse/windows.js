@@ -4,7 +4,7 @@
 // A look is what the network made of a window: `logits`, Float32Array [labels, rows, columns], and the `window` in pixels
 // of the picture, which may be turned by `angle` degrees.
 
-import { centreOf, turnOf } from "./faces.js";
+import { CONFIRMED, centreOf, turnOf } from "./faces.js";
 import { regionIds } from "./labels.js";
 
 const SURE = 0.7; // from this share of the way to its border on, what was seen in a window counts less and less
@@ -12,9 +12,12 @@ const NEARNESS = 6; // how quickly a window gives way to another whose middle is
 const RIM = 4; // cells of background around a person that are left as they were seen
 const [FEWEST_HAIR, SURE_HAIR] = [30, 0.8]; // of somebody whose face is turned away
 // Where there is a face, the network sees one in so much of its box, with such a probability; where the finder is so
-// sure, it is enough that so much of the box is probable.
+// sure, it is enough that so much of the box is probable; where it is not, the network must be so sure of each of the
+// parts that every face has.
 const [SHOWN, PROBABLE] = [0.1, 0.3];
 const [SURE_FACE, SHOWN_OF_SURE] = [0.7, 0.05];
+const SURE_PART = 0.9;
+const PARTS = [["eyes", "eyeglasses"], ["nose"], ["mouth_area"]].map((names) => regionIds(...names));
 const NOTHING = -20; // the logit of what is not there
 const HEAD = regionIds("hair", "hat");
 const FACE = regionIds("skin", "nose", "eyes", "brows", "lips", "inner mouth", "eyeglasses");
@@ -34,7 +37,9 @@ for (const [names, most] of [
 export function isShown(face, look) {
   const cells = grid({ x: face.x, y: face.y, width: face.width, height: face.height }, 16, 16);
   const values = sampled(look, cells);
-  const ofFace = Array.from({ length: 256 }, (_, cell) => probability(values, 256, cell, FACE));
+  const probable = (ids) => Array.from({ length: 256 }, (_, cell) => probability(values, 256, cell, ids));
+  if (face.score < CONFIRMED && PARTS.some((part) => Math.max(...probable(part)) < SURE_PART)) return false;
+  const ofFace = probable(FACE);
   if (ofFace.filter((p) => p > PROBABLE).length >= SHOWN * 256) return true;
   return face.score >= SURE_FACE && ofFace.reduce((sum, p) => sum + p) >= SHOWN_OF_SURE * 256;
 }
