@@ -494,7 +494,7 @@ def outline_config(data, out, **changes) -> hair.HairConfig:
     defaults = {
         "steps": 4, "batch_size": 4, "size": 96, "device": "cpu", "precision": "fp32", "workers": 0, "save_every": 0.0,
     }  # fmt: skip
-    return hair.HairConfig(str(data), str(out), **(defaults | changes))
+    return hair.HairConfig([str(data)], str(out), **(defaults | changes))
 
 
 def outline_loss(network: HairOutline, data) -> float:
@@ -504,7 +504,7 @@ def outline_loss(network: HairOutline, data) -> float:
     truth = torch.from_numpy(np.stack(mask) == 13)[:, None].float()
     given = torch.full_like(truth, 0.5)
     with torch.inference_mode():
-        return hair.loss_of(given, network.eval()(pixels, given), truth).item()
+        return hair.loss_of(given, network.eval()(pixels, given), truth, truth >= 0).item()
 
 
 def test_outlines_of_hair_are_learnt_and_a_run_goes_on(data, tmp_path, monkeypatch):
@@ -534,8 +534,13 @@ def test_the_outline_counts_most():
     truth = torch.zeros(1, 1, 128, 128)
     truth[..., 64:] = 1
     given = truth.clone()
-    right = hair.loss_of(given, torch.zeros_like(truth), truth)
+    everywhere = truth >= 0
+    right = hair.loss_of(given, torch.zeros_like(truth), truth, everywhere)
     at_the_edge, far_off = given.clone(), given.clone()
     at_the_edge[..., 60:64], far_off[..., 10:14] = 1, 1
-    near, far = (hair.loss_of(wrong, torch.zeros_like(truth), truth) for wrong in (at_the_edge, far_off))
+    near, far = (hair.loss_of(wrong, torch.zeros_like(truth), truth, everywhere) for wrong in (at_the_edge, far_off))
     assert right < far < near
+    elsewhere = everywhere.clone()
+    elsewhere[..., 60:64] = False
+    untold = [hair.loss_of(wrong, torch.zeros_like(truth), truth, elsewhere) for wrong in (at_the_edge, given)]
+    assert untold[0] == untold[1]

@@ -17,13 +17,11 @@ from torch import Tensor
 from faceparse_core import images as pictures
 from faceparse_core.errors import number
 from faceparse_core.images import Images
-from faceparse_core.masks.outline import bands
 from faceparse_core.masks.reduced import (
     averaged,
     box_mean,
     box_of,
     box_within,
-    colours_of,
     enlarged,
     extents,
     greatest,
@@ -35,7 +33,7 @@ from faceparse_core.masks.reduced import (
     size_of,
     tiles,
 )
-from faceparse_core.rendering import alone, spread
+from faceparse_core.rendering import alone, led, spread
 
 UNITS = ("percent", "pixels")
 METHODS = ("guided", "network", "closed_form")
@@ -48,11 +46,12 @@ _STEEPER, _HAIR_STEEPER = 4, 2
 _EDGE = 0.05
 # A window of the guided filter is so many pixels of the reduced image to each side.
 _WINDOW = 4
-_BAND_PIXELS = 1 << 20
 # Closed-form matting is solved at so many pixels, and brought to a larger picture by the filter. The mask, where it is
 # sure, counts so much beside the colours: found by eye, so that strands stay and rims go.
 _SOLVED_PIXELS = 1 << 20
 _TRUST = 0.003
+# The colours of what is cut out are looked for in a picture of about this size, and from far around in one of that.
+_FINE, _COARSE = 512, 64
 
 
 def refine(
@@ -161,24 +160,11 @@ def cut_out(
         if clean_colours:
             _foreground_of_one(image, one, result[i, ..., :3])
         else:
-            for rows in bands(one.shape[0], one.shape[1], _BAND_PIXELS):
-                result[i, rows, :, :3] = colours_of(image, rows)[0].permute(1, 2, 0)
+            for rows in parts_of(*one.shape):
+                result[i, rows, :, :3] = pictures.as_float(image[rows].cpu())
         if progress:
             progress(i + 1, len(frames))
     return result
-
-
-# ---------------------------------------------------------------------------------------------- bands
-
-
-def _reduced(image: Tensor, mask: Tensor, factor: int, values: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
-    """``values`` (colours [1, 3, h, W], mask [1, 1, h, W]) -> [1, C, h, W], averaged over squares of ``factor``."""
-    height, width = mask.shape
-    parts = []
-    for rows in bands(height, width, _BAND_PIXELS, factor):
-        band = values(colours_of(image, rows), mask[None, None, rows].float())
-        parts.append(F.avg_pool2d(band.contiguous(), factor, ceil_mode=True) if factor > 1 else band)
-    return torch.cat(parts, dim=2)
 
 
 # ---------------------------------------------------------------------------------------------- refining
@@ -334,25 +320,39 @@ def _power(values: Tensor, exponent: int) -> Tensor:
 def _foreground_of_one(image: Tensor, mask: Tensor, result: Tensor) -> None:
     height, width = mask.shape
     size = max(height, width)
-    fine, coarse = max(1, round(size / 512)), max(1, round(size / 64))
+    factor = max(1, round(size / _FINE))
+    coarser = max(1, round(size / factor / _COARSE))
+    sums = torch.empty(8, -(-height // factor), -(-width // factor))
 
-    def weighed(colours: Tensor, alpha: Tensor) -> Tensor:
+    def weigh(rows: slice) -> None:
+        colours, alpha = _planes(image, rows), mask[rows]
         # What is for certain fore- or background counts, and mixed colours only where there is nothing else far around.
         front, back = _power(alpha, 8), _power(1 - alpha, 8)
-        return torch.cat([front, back, colours * front, colours * back], 1)
+        weighed = torch.cat([front[None], back[None], colours * front, colours * back])
+        sums[:, reduced_rows(rows, factor)] = averaged(weighed, factor, (1, 2))
 
-    sums = box_mean(_reduced(image, mask, fine, weighed), 4)
-    wide = box_mean(_reduced(image, mask, coarse, weighed), 6)
-    everywhere = wide.mean((2, 3), keepdim=True)
-    wide = wide + 1e-3 * everywhere
-    wide = F.interpolate(wide, size=sums.shape[2:], mode="bilinear", align_corners=False)
-    sums = sums + 0.2 * wide
-    model = torch.cat([sums[:, 2:5] / (sums[:, :1] + 1e-9), sums[:, 5:] / (sums[:, 1:2] + 1e-9)], 1)
-    for rows in bands(height, width, _BAND_PIXELS):
-        colours, alpha = colours_of(image, rows)[0], mask[rows]
-        lines = enlarged(model, fine, rows, slice(0, width))[0]
-        front, back = lines[:3], lines[3:]
+    spread(weigh, parts_of(height, width, factor))
+
+    def mean_colours() -> Tensor:
+        wide = box_mean(averaged(sums, coarser, (1, 2))[None], 6)
+        wide += 1e-3 * wide.mean((2, 3), keepdim=True)
+        near = box_mean(sums[None], 4)
+        near += 0.2 * F.interpolate(wide, size=near.shape[2:], mode="bilinear", align_corners=False)
+        return torch.cat([near[:, 2:5] / (near[:, :1] + 1e-9), near[:, 5:] / (near[:, 1:2] + 1e-9)], 1)
+
+    model = led(mean_colours)
+
+    def lay(rows: slice) -> None:
+        colours, alpha = _planes(image, rows), mask[rows]
+        front, back = enlarged(model, factor, rows, slice(0, width))[0].split(3)
         # What the mix of both does not explain belongs to the foreground by its share.
-        front = front + alpha * (colours - alpha * front - (1 - alpha) * back)
-        front = torch.where(alpha >= 1, colours, front)
-        result[rows] = front.clamp_(0, 1).permute(1, 2, 0)
+        unexplained = colours - back - alpha * (front - back)
+        front = front.addcmul(alpha, unexplained).clamp_(0, 1)
+        result[rows] = torch.where(alpha >= 1, colours, front).permute(1, 2, 0)
+
+    spread(lay, parts_of(height, width))
+
+
+def _planes(image: Tensor, rows: slice) -> Tensor:
+    """Rows of an image [H, W, 3] as [3, rows, W] in 0..1, in one piece, which is many times quicker to compute with."""
+    return pictures.as_float(image[rows].cpu()).permute(2, 0, 1).contiguous()

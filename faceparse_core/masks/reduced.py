@@ -76,11 +76,6 @@ def box_within(rows: Tensor, columns: Tensor) -> tuple[slice, slice] | None:
     return slice(int(down[0]), int(down[-1]) + 1), slice(int(across[0]), int(across[-1]) + 1)
 
 
-def colours_of(image: Tensor, rows: slice) -> Tensor:
-    """Rows of an image [H, W, 3] as [1, 3, rows, W] in 0..1."""
-    return pictures.as_float(image[rows].cpu()).permute(2, 0, 1)[None]
-
-
 def averaged(values: Tensor, factor: int, axes: tuple[int, int] = (0, 1)) -> Tensor:
     """Float values [H, W, C] averaged over squares of ``factor``, at the end over what is there of them.
 

@@ -1,4 +1,4 @@
-"""Training the network for outlines of hair: ``python -m faceparse_core.training.hair DATA --out RUN``.
+"""Training the network for outlines of hair: ``python -m faceparse_core.training.hair DATA [DATA …] --out RUN``.
 
 It starts from a Lite, whose masks it learns to correct: soft ones, hard ones, and, so that it looks at the picture,
 none at all. What counts is a band along the true outline; the rest counts a little, so that it stays as it is.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from faceparse_core.devices import choose_device, placed
 from faceparse_core.labels import region_ids
 from faceparse_core.models.hair import odds, start_from
 from faceparse_core.models.lite import Lite
-from faceparse_core.training.data import Batches, Labelled, Source
+from faceparse_core.training.data import UNTOLD, Batches, Labelled, Source
 from faceparse_core.training.depthwise import quicken_depthwise
 from faceparse_core.training.painting import Augmentation
 from faceparse_core.training.running import Run, dtype_for, loader_of, normalise
@@ -35,9 +36,11 @@ _AUGMENTATION = Augmentation(scenes=0, empty=0, covered=0, strong_tilt=0.05, any
 
 @dataclass
 class HairConfig:
-    """Everything that decides a run. The rate is halved for what comes from Lite and doubled for what is new."""
+    """Everything that decides a run. The rate is halved for what comes from Lite and doubled for what is new.
 
-    data: str
+    ``data``: folders, with options as ``Source.parse`` takes them."""
+
+    data: Sequence[str]
     out: str
     init: str = "lite"
     steps: int = 700
@@ -78,20 +81,20 @@ def train(config: HairConfig) -> Path:
         for some, share in ((list(network.body.parameters()), 0.5), (new, 2.0))
     ]
     run = Run(config, network, groups, device, dtype)
-    portraits = Labelled(Source(config.data), "train")
-    batches = Batches([portraits], [config.size] * config.steps, config.batch_size, _AUGMENTATION, config.seed)
+    sets = [Labelled(Source.parse(text), "train") for text in config.data]
+    batches = Batches(sets, [config.size] * config.steps, config.batch_size, _AUGMENTATION, config.seed)
     loader = loader_of(batches, run.first, config.workers, device)
     saved, recent = time.monotonic(), None
     progress = tqdm(loader, total=config.steps, initial=run.first, unit="step", desc="hair", mininterval=5)
     for step, (pixels, labels) in enumerate(progress, start=run.first):
         run.set_rate(step)
         pixels = normalise(pixels.to(device, non_blocking=True)).contiguous(memory_format=torch.channels_last)
-        truth = (labels.to(device, non_blocking=True) == _HAIR)[:, None].float()
+        labels = labels.to(device, non_blocking=True)[:, None]
         with torch.autocast(device.type, dtype=dtype, enabled=dtype is not None):
             with torch.no_grad():
                 given = _given_masks(parser(pixels).float(), (pixels.shape[2], pixels.shape[3]))
             change = network(pixels, given)
-        loss = loss_of(given, change.float(), truth)
+        loss = loss_of(given, change.float(), (labels == _HAIR).float(), labels != UNTOLD)
         run.learn(loss)
         recent = loss.item() if recent is None else 0.95 * recent + 0.05 * loss.item()
         progress.set_postfix(loss=f"{recent:.4f}", refresh=False)
@@ -102,11 +105,12 @@ def train(config: HairConfig) -> Path:
     return out / "hair.safetensors"
 
 
-def loss_of(given: Tensor, change: Tensor, truth: Tensor) -> Tensor:
-    """Cross-entropy of the corrected masks, all [B, 1, H, W], in a band along the true outline, and a little beyond."""
+def loss_of(given: Tensor, change: Tensor, truth: Tensor, told: Tensor) -> Tensor:
+    """Cross-entropy of the corrected masks, all [B, 1, H, W], in a band along the true outline, and a little beyond;
+    where it is ``told``, bool."""
     side = 2 * _BAND + 1
     band = F.max_pool2d(truth, side, 1, _BAND) + F.max_pool2d(-truth, side, 1, _BAND)
-    weight = band + _ELSEWHERE
+    weight = (band + _ELSEWHERE) * told
     return F.binary_cross_entropy_with_logits(odds(given) + change, truth, weight, reduction="sum") / weight.sum()
 
 
@@ -120,7 +124,8 @@ def _given_masks(logits: Tensor, size: tuple[int, int]) -> Tensor:
 
 def main() -> None:
     arguments = argparse.ArgumentParser(prog="python -m faceparse_core.training.hair", description=__doc__)
-    arguments.add_argument("data", help="folder with images/, masks/ and train.txt")
+    arguments.add_argument("data", nargs="+", help="folders with images/, masks/ and train.txt: FOLDER[,share=0.2]"
+                           "[,told=hair][,framing=picture]")  # fmt: skip
     arguments.add_argument("--out", required=True, help="folder of the run")
     arguments.add_argument("--init", default=HairConfig.init, help="the lite checkpoint whose masks are corrected")
     arguments.add_argument("--steps", type=int, default=HairConfig.steps)
