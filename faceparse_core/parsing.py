@@ -7,7 +7,7 @@ Labels and masks are rendered from them at the image's size, when they are asked
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -129,11 +129,13 @@ class Parsing:
         """The most likely label of each pixel, uint8 [B, H, W], ids 0..18. Rendered once."""
         height, width = self._one_size()
         labels = torch.empty(len(self), height, width, dtype=torch.uint8)
-        for i in range(len(self)):
-            labels[i] = rendering.labels(self.logits[i], self.windows[i], (height, width))
-            for look, (rows, columns), place in self._over(i):
+
+        def render(i: int) -> None:
+            for look, (rows, columns), place in self._layers(i):
                 size = rows.stop - rows.start, columns.stop - columns.start
                 labels[i, rows, columns] = rendering.labels(look.logits, place, size)
+
+        self._for_each(render)
         return labels
 
     def small_labels(self, longest: int) -> Tensor:
@@ -190,7 +192,10 @@ class Parsing:
         shapes = tuple({shape for region in resolved for shape in region.shapes})
         height, width = self._one_size()
         masks = pictures.empty(len(regions), len(self), height, width)
-        for i in range(len(self)):
+        if shapes or not soft:
+            self.labels  # noqa: B018 - rendered before the threads ask for them
+
+        def render(i: int) -> None:
             drawings = [draw(self.labels[i], one, shapes) for one in self[i].faces[0]] if shapes else []
             if soft:
                 for look, (rows, columns), place in self._layers(i):
@@ -205,19 +210,30 @@ class Parsing:
                             mask[there] = (mask[there] + extra * share[0]).clamp_(0, 1)
             else:
 
-                def fill(rows: slice, i=i, drawings=drawings) -> None:
+                def fill(rows: slice) -> None:
                     labels = self.labels[i, rows]
                     masks[:, i, rows] = chosen[:, labels.int()]
                     for mask, region in zip(masks[:, i, rows], resolved, strict=True):
                         for label, there, extra in extras(region, drawings, rows, slice(0, width), soft=False):
                             mask[there] = (mask[there] + extra * (labels[there] == label)).clamp_(0, 1)
 
-                self.labels  # noqa: B018 - rendered before the threads ask for them
                 rendering.spread(fill, rendering.row_bands((height, width), 8))
             if face != "all":
                 self._leave_one(masks[:, i], i, face)
+
+        self._for_each(render)
         masks[:, list(self.filled)] = 1
         return masks
+
+    def _for_each(self, render: Callable[[int], None]) -> None:
+        """Calls ``render`` with the index of each image. On the CPU each thread does some of them if they are as many
+        as these; else they come one after the other, each done by all threads."""
+        on_cpu = all(logits.device.type == "cpu" for logits in self.logits)
+        if on_cpu and len(self) >= rendering.threads_at_hand():
+            rendering.spread(render, range(len(self)))
+            return
+        for i in range(len(self)):
+            render(i)
 
     def _layers(self, index: int) -> Iterator[tuple[Look, tuple[slice, slice], Window]]:
         """Everything of an image that is rendered; what comes later lies over what came before. As ``_over``."""
