@@ -236,14 +236,11 @@ class Parsing:
             render(i)
 
     def _layers(self, index: int) -> Iterator[tuple[Look, tuple[slice, slice], Window]]:
-        """Everything of an image that is rendered; what comes later lies over what came before. As ``_over``."""
+        """Everything of an image that is rendered: looks, the rows and columns they cover, and their windows in these;
+        what comes later lies over what came before."""
         height, width = self.sizes[index]
         look = Look(self.logits[index], self.windows[index])
         yield look, (slice(0, height), slice(0, width)), look.window
-        yield from self._over(index)
-
-    def _over(self, index: int) -> Iterator[tuple[Look, tuple[slice, slice], Window]]:
-        """What lies over an image's logits: looks, the rows and columns they cover, and their windows in these."""
         details = self.details[index]
         for look in details.scene.looks if details and details.scene else ():
             x, y, width, height = (
