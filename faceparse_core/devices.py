@@ -81,7 +81,7 @@ def keep_memory() -> None:
     page of it is cleared anew when it is asked for again. Where the results of a layer are just larger than that, it
     does so in each layer, which can be a third of a network's time. One large block, which nobody writes to, is enough.
     """
-    torch.empty(_LARGEST_COUNTED - _BESIDE, dtype=torch.uint8)
+    torch.empty(_LARGEST_COUNTED - _BESIDE, dtype=torch.uint8, device="cpu")  # whatever device is torch's default
 
 
 @cache

@@ -43,8 +43,7 @@ def _fill(result: Tensor, given: Tensor) -> None:
         if given.dtype == torch.uint8:
             result[rows].div_(255)
 
-    height, width = given.shape[:2]
-    spread(write, parts_of(height, width))
+    spread(write, parts_of(*given.shape[:2]))
 
 
 def among(labels: _Places, ids: Sequence[int]) -> _Places:

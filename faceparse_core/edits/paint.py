@@ -34,7 +34,7 @@ def paint(
 
         put(pixels[rows], share > FAINT, mixed)
 
-    spread(work, parts_of(amount.shape[0], amount.shape[1]))
+    spread(work, parts_of(*amount.shape))
 
 
 def put(pixels: Tensor, there: Tensor, change: Callable[[Tensor, Tensor], Tensor]) -> None:

@@ -224,7 +224,7 @@ class _Placed:
             there[band] = after.clamp_(0, 1).permute(1, 2, 0)
             seen[band] += (1 - seen[band]).mul_(covered)
 
-        spread(compose, parts_of(len(known), known.shape[1]))
+        spread(compose, parts_of(*known.shape))
 
     def _sampled(self, picture: Tensor, rows: slice, columns: slice) -> Tensor:
         """The piece, [h, w, 4], its colours multiplied by its alpha, in rows and columns of the image: [4, h, w]."""
@@ -252,7 +252,7 @@ class _Placed:
             found = F.grid_sample(small, torch.from_numpy(grid), align_corners=False)[0].clamp_(0, 1)
             part[:, band] = found.mul_(found[3] > _FAINT)
 
-        spread(sample, parts_of(part.shape[1], part.shape[2]))
+        spread(sample, parts_of(*part.shape[1:]))
         return part
 
 

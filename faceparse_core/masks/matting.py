@@ -33,7 +33,7 @@ from faceparse_core.masks.reduced import (
     size_of,
     tiles,
 )
-from faceparse_core.rendering import alone, led, spread
+from faceparse_core.rendering import alone, spread
 
 UNITS = ("percent", "pixels")
 METHODS = ("guided", "network", "closed_form")
@@ -340,7 +340,7 @@ def _foreground_of_one(image: Tensor, mask: Tensor, result: Tensor) -> None:
         near += 0.2 * F.interpolate(wide, size=near.shape[2:], mode="bilinear", align_corners=False)
         return torch.cat([near[:, 2:5] / (near[:, :1] + 1e-9), near[:, 5:] / (near[:, 1:2] + 1e-9)], 1)
 
-    model = led(mean_colours)
+    model = alone(mean_colours)
 
     def lay(rows: slice) -> None:
         colours, alpha = _planes(image, rows), mask[rows]

@@ -15,11 +15,10 @@ from faceparse_core import images as pictures
 from faceparse_core.images import Images
 from faceparse_core.masks.outline import bands
 from faceparse_core.masks.tools import as_mask
-from faceparse_core.rendering import led, spread, threads_at_hand
+from faceparse_core.rendering import led, size_of_part, spread
 
-# Pictures are worked at in parts: some for each thread, of so many pixels. What is less is too little: only one thread
-# at a time can say what is to be done next, and small steps make all wait for that. More leave a processor's cache.
-_PARTS, _LEAST_PIXELS, _MOST_PIXELS = 4, 1 << 16, 1 << 19
+# So many pixels at a time.
+_LEAST_PIXELS, _MOST_PIXELS = 1 << 16, 1 << 19
 # Tiles along an edge are about so high: lower ones are many, of higher ones the edge is a small part.
 _TILE_ROWS = 128
 # What lies so few pixels apart is one tile: each takes its time, however small it is.
@@ -153,8 +152,8 @@ def parts_of(height: int, width: int, multiple: int = 1) -> Iterator[slice]:
 
 
 def _pixels_of_part(pixels: int) -> int:
-    """So many of the pixels of a picture at a time."""
-    return min(max(pixels // (_PARTS * threads_at_hand()), _LEAST_PIXELS), _MOST_PIXELS)
+    """So many of a picture's pixels at a time."""
+    return size_of_part(pixels, _LEAST_PIXELS, _MOST_PIXELS)
 
 
 def tiles(there: Tensor, factor: int, size: Sequence[int]) -> Iterator[tuple[slice, slice]]:

@@ -6,7 +6,7 @@ Others use what is named here; which of ``bilinear`` (PyTorch) and ``triton_kern
 
 from faceparse_core.rendering.bilinear import Window, bands, labels, row_bands, samples, soft_masks
 from faceparse_core.rendering.painting import lay_over
-from faceparse_core.rendering.threads import alone, led, paced, single_threads, spread, threads_at_hand
+from faceparse_core.rendering.threads import alone, led, paced, single_threads, size_of_part, spread, threads_at_hand
 
 __all__ = [
     "Window",
@@ -19,6 +19,7 @@ __all__ = [
     "row_bands",
     "samples",
     "single_threads",
+    "size_of_part",
     "soft_masks",
     "spread",
     "threads_at_hand",

@@ -24,8 +24,8 @@ from faceparse_core.rendering import threads
 _BAND_BYTES = 4 << 20
 # A GPU has work for all of itself in a larger one.
 _BAND_BYTES_ON_GPU = 256 << 20
-# Of labels, which take little for a pixel, so many may be made at a time, but not by fewer threads for that.
-_MOST_LABELS, _PARTS = 1 << 20, 2
+# Of labels, which take little for a pixel, up to so many may be made at a time.
+_MOST_LABELS = 1 << 20
 # Soft masks: the finer cells are so many pixels wide, and a probability may be so far off.
 _FINE, _MOST_STEPS, _OFF = 5, 16, 1 / 600
 
@@ -152,12 +152,12 @@ class _Cells:
     across: _Samples
 
     def parts(self, most: int = 0) -> list[slice]:
-        """The rows of cells in parts of about as many pixels, some milliseconds of work; of up to ``most`` where there
-        are some for each thread all the same."""
+        """The rows of cells in parts of about as many pixels, some milliseconds of work; perhaps of up to ``most``."""
         ends = torch.bincount(self.down.first, minlength=self.logits.shape[1] - 1).cumsum(0).tolist()
         width = len(self.across.first)
-        most = min(most, ends[-1] * width // (_PARTS * threads.threads_at_hand()))
-        enough, parts, start, done = max(_BAND_BYTES // 16, most) // width, [], 0, 0
+        least = _BAND_BYTES // 16
+        enough = threads.size_of_part(ends[-1] * width, least, max(least, most)) // width
+        parts, start, done = [], 0, 0
         for row, end in enumerate(ends, 1):
             if end > done and (end - done >= enough or row == len(ends)):
                 parts.append(slice(start, row))

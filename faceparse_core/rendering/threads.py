@@ -24,6 +24,8 @@ from torch import Tensor, nn
 # All threads are held up if they take so many times as long as they did. What was slower, all of them or one, is tried
 # again after so many times what that took. Of so few threads one is tried in any case, for it is not that much slower.
 _HELD_UP, _AGAIN, _FEW = 1.5, 20, 4
+# A picture is shared out in so many parts for each thread: one that is held up then does fewer of them.
+_PARTS = 4
 
 _Part = TypeVar("_Part")
 _Result = TypeVar("_Result")
@@ -47,6 +49,12 @@ def spread(work: Callable[[_Part], object], parts: Iterable[_Part]) -> None:
 def threads_at_hand() -> int:
     """How many threads ``spread`` has."""
     return getattr(_leading, "count", 0) or torch.get_num_threads()
+
+
+def size_of_part(pixels: int, least: int, most: int) -> int:
+    """So many of a picture's ``pixels`` at a time, that ``spread`` has some parts for each thread; but at ``least`` so
+    many, for only one thread at a time can say what is to be done next, and at ``most`` so many, to stay in a cache."""
+    return min(max(pixels // (_PARTS * threads_at_hand()), least), most)
 
 
 def led(work: Callable[[], _Result]) -> _Result:
