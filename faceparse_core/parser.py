@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -47,6 +48,9 @@ from faceparse_core.rendering import paced
 
 FITS = ("auto", "stretch", "pad")
 _STRIDE = 32  # input sizes are multiples of it
+# Where faces have windows of their own, what is left to the look at the whole is large: it takes a side of this share,
+# unless its network is shown nothing but the squares that it was trained with.
+_BESIDE_FACES = 0.75
 
 # More on a CPU are slower: they do not stay in its cache.
 BATCH_ON_CPU, BATCH_ON_GPU = 2, 32
@@ -72,7 +76,8 @@ class FaceParser:
     ``resolution``: side of the square that the network sees, a multiple of 32; the checkpoint's own (512) if not given.
     ``fit``: ``"stretch"`` brings every image to that square, as the model was trained; ``"pad"`` keeps the aspect ratio
     over about as many pixels; ``"auto"`` stretches what is nearly square and pads the rest (and stretches everything
-    for architectures other than SegFormer and Lite, and for ONNX files of a fixed size: many take no other size).
+    for architectures other than SegFormer and Lite, and for ONNX files of a fixed size: many take no other size). Where
+    faces are seen by themselves, all around them is looked at with three quarters of that side, unless it is stretched.
     ``network``: for a host that manages memory itself, the network of ``model`` (a ``Checkpoint`` then), already in
     ``precision``; the host sees to it that it lies on ``device`` whenever ``parse`` runs.
 
@@ -225,7 +230,10 @@ class FaceParser:
     def _see(self, images: Sequence[Tensor], frames: Sequence[Framed], batch_size: int, told: _Progress) -> list[Seen]:
         """What the network makes of images as they are framed: of the whole of each, and of its faces."""
         wholes: dict[int, Look] = {}
-        layouts = [self._layout(*image.shape[:2]) for image in images]
+        layouts = [
+            self._layout(*image.shape[:2], beside_faces=bool(frame.windows))
+            for image, frame in zip(images, frames, strict=True)
+        ]
         # A GPU works by itself: the next images are prepared while it is at it.
         kinds = {i: (layout.size, image.dtype) for i, (layout, image) in enumerate(zip(layouts, images, strict=True))}
         for batch in _batches(kinds, batch_size):
@@ -276,14 +284,17 @@ class FaceParser:
         on_cpu = FaceParser(self.checkpoint, "cpu", resolution=self.resolution, fit=self.fit)
         return _sent(on_cpu._within_memory(pixels.cpu()), self.device)
 
-    def _layout(self, height: int, width: int) -> Layout:
-        """How an image of this size is laid out for the network."""
+    def _layout(self, height: int, width: int, beside_faces: bool = False) -> Layout:
+        """How an image of this size is laid out for the network: all that is seen of it, or what is ``beside_faces``
+        that are seen by themselves."""
         if self._fixed_size:
             fits = min(self._fixed_size[0] / height, self._fixed_size[1] / width)
             inner = max(1, round(height * fits)), max(1, round(width * fits))
             return Layout(self._fixed_size, inner if self.fit == "pad" else self._fixed_size)
-        stretch = self.fit == "auto" and self.checkpoint.architecture == "transformers"
-        return layout(height, width, self.resolution, "stretch" if stretch else self.fit)
+        if self.fit == "stretch" or (self.fit == "auto" and self.checkpoint.architecture == "transformers"):
+            return layout(height, width, self.resolution, "stretch")
+        share = _BESIDE_FACES if beside_faces else 1
+        return layout(height, width, _STRIDE * math.ceil(share * self.resolution / _STRIDE), self.fit)
 
     @torch.inference_mode()
     def _logits(self, pixels: Tensor) -> Tensor:

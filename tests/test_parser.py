@@ -161,6 +161,25 @@ def test_auto_fit_keeps_proportions_where_the_network_takes_any_size(lite):
     assert other._layout(300, 400).size == (512, 512)
 
 
+@pytest.mark.parametrize(("fit", "whole"), [("auto", (384, 384)), ("pad", (384, 384)), ("stretch", (512, 512))])
+def test_beside_faces_with_windows_of_their_own_the_whole_is_seen_smaller(lite, face, fit, whole):
+    parser = FaceParser("lite", device="cpu", precision="fp32", fit=fit)
+    seen = []
+
+    class Spy(torch.nn.Module):
+        def forward(self, pixels):
+            seen.extend([tuple(pixels.shape[2:])] * len(pixels))
+            return lite.network(pixels)
+
+    parser.network = Spy()
+    picture = np.zeros((900, 900, 3), np.uint8)
+    parser.parse(picture, faces=[(300, 300, 150, 200), (600, 300, 150, 200)])
+    assert seen == [whole, (512, 512), (512, 512)]
+    seen.clear()
+    parser.parse([picture, face])  # nobody is there; a portrait
+    assert seen == [(512, 512)] * 2
+
+
 def test_padding_colours_only_what_the_picture_does_not_cover(face):
     frame = Layout((64, 96), (50, 80))
     filled = frame.fill(torch.from_numpy(face), (0.5, 0.25, 1.0))

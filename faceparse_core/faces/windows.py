@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cmath
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -43,8 +44,7 @@ def cut(image: Tensor, window: Window, size: int, colour: Sequence[float]) -> Te
     """
     x, y = window.centre
     # A turned window lies within a square that is larger by a half at most.
-    reach = window.width if not window.angle else window.width * (
-        abs(math.sin(math.radians(window.angle))) + abs(math.cos(math.radians(window.angle))))  # fmt: skip
+    reach = _extent(window)[0]
     left, top = math.floor(x - reach / 2), math.floor(y - reach / 2)
     side = max(1, round(reach))
     shrink = max(1, math.ceil(side / max(_LARGEST_SIDE, math.sqrt(image.shape[0] * image.shape[1]))))
@@ -59,12 +59,11 @@ def cut(image: Tensor, window: Window, size: int, colour: Sequence[float]) -> Te
     # What is reduced is so before it is turned; turning enlarges by itself.
     scaled = min(side, round(size * side * shrink / window.width))
     piece = pictures.resize(piece, (scaled, scaled)).permute(2, 0, 1)[None].contiguous().float()
-    sine, cosine = (turn * window.width / shrink / side for turn in (
-        math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))))  # fmt: skip
-    across = (torch.arange(size, device=piece.device) + 0.5) * (2 / size) - 1
-    down = across[:, None]
-    grid = torch.stack([cosine * across - sine * down + (2 * (x - left) / side - 1),
-                        sine * across + cosine * down + (2 * (y - top) / side - 1)], dim=-1)  # fmt: skip
+    # Where each pixel lies in the piece, from -1 to 1: to turn a point is to multiply it as a complex number.
+    turn = cmath.rect(window.width / shrink / side, math.radians(window.angle))
+    middle = complex(2 * (x - left) / side - 1, 2 * (y - top) / side - 1)
+    along = (torch.arange(size) + 0.5) * (2 / size) - 1
+    grid = torch.view_as_real(along * turn + middle + (along * (1j * turn))[:, None]).to(piece.device)
     # torch shares work among threads by the picture, so it is told that these are several.
     rows = grid.view(_SLICES if size % _SLICES == 0 else 1, -1, size, 2)
     pieces = piece.expand(len(rows), -1, -1, -1)
@@ -148,7 +147,7 @@ def are_shown(faces: Sequence[Face], looks: Sequence[Look]) -> list[bool]:
         return []
     shown = []
     for face, look in zip(faces, looks, strict=True):
-        cells = _cells((16, 16), Window(face.x, face.y, face.width, face.height)).to(look.logits.device)
+        cells = _cells((16, 16), Window(face.x, face.y, face.width, face.height), look.logits.device)
         seen = _sampled(look, cells).softmax(0)
         of_face = seen[_FACE].sum(0)
         least = _SHOWN_OF_SURE if face.score >= _SURE_FACE else torch.inf
@@ -192,36 +191,39 @@ def _cropped(look: Look, kept: Tensor, size: tuple[int, int]) -> Look:
     top, bottom = look.window.y + (rows[0].item() - 1) * down, look.window.y + (rows[-1].item() + 2) * down
     left, right = look.window.x + (columns[0].item() - 1) * across, look.window.x + (columns[-1].item() + 2) * across
     place = _reached(Window(left, top, right - left, bottom - top), size)
-    cells = _cells((math.ceil(place.height / down), math.ceil(place.width / across)), place)
-    return Look(_sampled(look, cells.to(look.logits.device)), place)
+    cells = _cells((math.ceil(place.height / down), math.ceil(place.width / across)), place, look.logits.device)
+    return Look(_sampled(look, cells), place)
 
 
 def _mixed(base: Look, details: Sequence[Look], place: Window, size: tuple[int, int]) -> Tensor:
     """Logits [19, h, w] of the cells, ``size`` of them, of a place: of the details, and where they end of the base."""
-    cells = _cells(size, place).to(base.logits.device)
-    total, rest, away = torch.zeros_like(cells[0]), torch.ones_like(cells[0]), torch.full_like(cells[0], torch.inf)
+    device = base.logits.device
+    x, y = _cells(size, place, device)
+    total, rest = torch.zeros(size, device=device), torch.ones(size, device=device)
+    away = torch.full(size, torch.inf, device=device)  # as a square
     parts = []
     for detail in details:
         # All that follows is of the cells that it reaches: of most details none.
         part = rows, columns = _cells_within(detail.window, place, size)
         if not total[part].numel():
             continue
-        across, down = _within(detail.window, cells[:, rows, columns])
+        across, down = _within(detail.window, (x[:, columns], y[rows]))
         inside = ((1 - torch.maximum(across.abs(), down.abs())) / (1 - _SURE)).clamp_(0, 1)
-        distance = torch.hypot(across, down)
-        weight = torch.exp(-_NEARNESS * distance.square()).mul_(inside)
+        distance = across.square() + down.square()
+        weight = torch.exp(distance * -_NEARNESS).mul_(inside)
         total[part] += weight
         rest[part] *= 1 - inside
         away[part] = torch.minimum(away[part], distance)
         parts.append((detail, part, across, down, weight))
-    mixed = _weighted(base, *_within(base.window, cells), rest)  # where nothing is inside, rest is 1
+    mixed = _weighted(base, *_within(base.window, (x, y)), rest)  # where nothing is inside, rest is 1
     share = (1 - rest) / total.clamp_min(1e-12)
     for detail, part, across, down, weight in parts:
         mixed[part] += _weighted(detail, across, down, weight.mul_(share[part]))
     mixed = mixed.permute(2, 0, 1).contiguous()
+    farthest = away.max().item()
     for region, most in _REACH.items():
-        beyond = away > most
-        if beyond.any():
+        if farthest > most**2:
+            beyond = away > most**2
             for label in region_ids(region):
                 mixed[label].masked_fill_(beyond, -20)
     return mixed
@@ -240,42 +242,49 @@ def _cells_within(window: Window, place: Window, size: tuple[int, int]) -> tuple
     )
 
 
-def _cells(cells: Sequence[int], window: Window) -> Tensor:
-    """The centres of cells in an upright window, x and y in the image's pixels, float32 [2, h, w]."""
+def _cells(cells: Sequence[int], window: Window, device: torch.device) -> tuple[Tensor, Tensor]:
+    """The centres of cells in an upright window, in the image's pixels: x of the columns, float32 [1, w], and y of the
+    rows, [h, 1]."""
     x = window.x + (torch.arange(cells[1], dtype=torch.float32) + 0.5) * (window.width / cells[1])
     y = window.y + (torch.arange(cells[0], dtype=torch.float32) + 0.5) * (window.height / cells[0])
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"))
+    return x[None].to(device), y[:, None].to(device)
 
 
 def resampled(look: Look, like: Look) -> Look:
     """A look brought to the window and the cells of another."""
-    window, (height, width) = like.window, like.logits.shape[1:]
-    x, y = window.centre
-    across, down = _cells((height, width), Window(-window.width / 2, -window.height / 2, window.width, window.height))
-    sine, cosine = math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))
-    points = torch.stack([x + cosine * across - sine * down, y + sine * across + cosine * down])
-    return Look(_sampled(look, points.to(look.logits.device)), window)
+    window, cells = like.window, like.logits.shape[1:]
+    (x, y), (wide, high) = window.centre, (window.width, window.height)
+    across, down = _cells(cells, Window(-wide / 2, -high / 2, wide, high), look.logits.device)
+    if window.angle:
+        sine, cosine = _turn(window)
+        across, down = cosine * across - sine * down, sine * across + cosine * down
+    return Look(_sampled(look, (x + across, y + down)), window)
 
 
-def _within(window: Window, points: Tensor) -> tuple[Tensor, Tensor]:
-    """Where points, x and y [2, …], lie in a window: from -1 to 1 across and down, along its own axes."""
+def _turn(window: Window) -> tuple[float, float]:
+    """The sine and the cosine of a window's angle."""
+    return math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))
+
+
+def _within(window: Window, points: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    """Where points, x and y, lie in a window: from -1 to 1 across and down, along its own axes. In an upright one what
+    is said by columns and rows stays so."""
     x, y = points[0] - window.centre[0], points[1] - window.centre[1]
-    sine, cosine = math.sin(math.radians(window.angle)), math.cos(math.radians(window.angle))
-    return (cosine * x + sine * y) / (window.width / 2), (cosine * y - sine * x) / (window.height / 2)
+    wide, high = window.width / 2, window.height / 2
+    if not window.angle:
+        return x / wide, y / high
+    sine, cosine = _turn(window)
+    return x * (cosine / wide) + y * (sine / wide), y * (cosine / high) - x * (sine / high)
 
 
-def _sampled(look: Look, points: Tensor) -> Tensor:
-    """Logits at points, x and y [2, H, W], of the image: [19, H, W]."""
-    return _at(look, *_within(look.window, points))
+def _sampled(look: Look, points: tuple[Tensor, Tensor]) -> Tensor:
+    """Logits at points, x and y as of ``_cells`` or [H, W] both, of the image: [19, H, W]."""
+    return _weighted(look, *_within(look.window, points)).permute(2, 0, 1)
 
 
-def _at(look: Look, across: Tensor, down: Tensor) -> Tensor:
-    """Logits at places of a look's window, from -1 to 1 across and down, [H, W] both: [19, H, W]."""
-    return _weighted(look, across, down, torch.ones_like(across)).permute(2, 0, 1)
-
-
-def _weighted(look: Look, across: Tensor, down: Tensor, weight: Tensor) -> Tensor:
-    """As ``_at``, each times its weight [H, W]; bilinear, beyond the window as at its border: [H, W, 19].
+def _weighted(look: Look, across: Tensor, down: Tensor, weight: Tensor | float = 1.0) -> Tensor:
+    """Logits at places of a look's window, from -1 to 1 across and down, [1, W] and [H, 1] or [H, W] both, each times
+    its weight [H, W]; bilinear, beyond the window as at its border: [H, W, 19].
 
     What ``grid_sample`` does for each label, here of the labels of a cell together: as they come from the network.
     """
@@ -285,7 +294,7 @@ def _weighted(look: Look, across: Tensor, down: Tensor, weight: Tensor) -> Tenso
     left, top = x.floor().clamp_(max=max(0, width - 2)), y.floor().clamp_(max=max(0, height - 2))
     aside, under = min(1, width - 1), width * min(1, height - 1)
     first = (top * width + left).int()
-    below = (y - top).mul_(weight)
+    below = (y - top) * weight
     above = weight - below
     right = x - left
     below_right, above_right = below * right, above * right
@@ -296,7 +305,7 @@ def _weighted(look: Look, across: Tensor, down: Tensor, weight: Tensor) -> Tenso
         sums = F.embedding_bag(cells, table, mode="sum", per_sample_weights=weights)
     else:  # not every device has it
         sums = (table[cells.long()] * weights[..., None]).sum(1)
-    return sums.view(*across.shape, labels)
+    return sums.view(*first.shape, labels)
 
 
 def _reached(window: Window, size: tuple[int, int]) -> Window:
@@ -310,7 +319,7 @@ def _reached(window: Window, size: tuple[int, int]) -> Window:
 
 def _extent(window: Window) -> tuple[float, float]:
     """How wide and high the upright rectangle around a window is, which may be turned."""
-    sine, cosine = abs(math.sin(math.radians(window.angle))), abs(math.cos(math.radians(window.angle)))
+    sine, cosine = map(abs, _turn(window))
     return cosine * window.width + sine * window.height, sine * window.width + cosine * window.height
 
 
@@ -321,7 +330,7 @@ def _attached(whole: Look, faces: Sequence[Window], others: bool) -> tuple[Look,
     nothing = background(device, 20)
     if not faces:
         return Look(nothing, whole.window), torch.zeros(1, 1, dtype=torch.bool), torch.zeros(1, 1, dtype=torch.uint8)
-    away, owner = _distances(faces, _cells(whole.logits.shape[1:], whole.window).to(device)).min(0)
+    away, owner = _distances(faces, _cells(whole.logits.shape[1:], whole.window, device)).min(0)
     # As they come from the network the labels of a cell lie together.
     labels = whole.logits.permute(1, 2, 0).max(2).indices
     person = ((labels > 0) & (away <= _reach(device)[labels])).cpu().numpy()
@@ -379,14 +388,14 @@ def _reach(device: torch.device) -> Tensor:
     return reach.to(device)
 
 
-def _distances(faces: Sequence[Window], points: Tensor) -> Tensor:
-    """How far points, x and y [2, h, w], are from each of the faces, in heights of the face: [faces, h, w]."""
+def _distances(faces: Sequence[Window], points: tuple[Tensor, Tensor]) -> Tensor:
+    """How far points, x and y as of ``_cells``, are from each of the faces, in heights of the face: [faces, h, w]."""
     return torch.stack([torch.hypot(*_within(window, points)) for window in faces])
 
 
 def nearest(faces: Sequence[Window], window: Window) -> Tensor:
     """Of each cell of an upright window the number of the nearest face, uint8 [128, 128]."""
-    return _distances(faces, _cells((128, 128), window)).argmin(0).to(torch.uint8)
+    return _distances(faces, _cells((128, 128), window, torch.device("cpu"))).argmin(0).to(torch.uint8)
 
 
 def background(device: torch.device, certainty: float = 1e4) -> Tensor:

@@ -4,9 +4,14 @@
 import { centreOf, turnOf } from "./faces.js";
 
 const STRIDE = 32; // input sizes are multiples of it
+const BESIDE_FACES = 0.75; // of the side, where faces are looked at by themselves
+const AS_THEY_ARE = { mean: [0, 0, 0], std: [1 / 255, 1 / 255, 1 / 255] }; // pixels that are not normalised yet
 const STRETCH_UP_TO = 1.1; // up to this ratio of the sides a picture is stretched to the square, beyond it padded
 const LARGEST_SIDE = 4096; // a window whose side is longer is cut out of a reduced picture
 const BAND_PIXELS = 1 << 20; // so many pixels are read at a time: a big photo never lies twice in memory
+
+/** The side for the look at a whole picture whose faces are looked at by themselves: what is left to it is large. */
+export const sideBesideFaces = (side) => STRIDE * Math.ceil((BESIDE_FACES * side) / STRIDE);
 
 /**
  * The network's input for a picture of this size: `width` and `height` of the input; `inner`, the rectangle in it that
@@ -61,14 +66,19 @@ export function fillFrame(picture, frame, mean, std) {
     }
   }
   for (let channel = 0; channel < 3; channel++) {
-    const scale = 1 / (255 * std[channel]);
-    const shift = mean[channel] / std[channel];
     for (let y = 0; y < inner.height; y++) {
       const start = channel * plane + (inner.y + y) * frame.width + inner.x;
-      for (let at = start; at < start + inner.width; at++) input[at] = input[at] * scale - shift;
+      normalise(input, start, start + inner.width, mean[channel], std[channel]);
     }
   }
   return input;
+}
+
+/** Values of 0 to 255 as the network takes them, in place; made whole first: in Python pixels are bytes. */
+function normalise(values, start, end, mean, std) {
+  const scale = 1 / (255 * std);
+  const shift = mean / std;
+  for (let at = start; at < end; at++) values[at] = Math.round(values[at]) * scale - shift;
 }
 
 /**
@@ -105,13 +115,17 @@ export function cut(picture, window, size, mean, std) {
   // What is reduced is so before it is turned; turning enlarges by itself.
   const scaled = Math.min(width, Math.round((size * side) / window.width));
   const inner = { x: 0, y: 0, width: scaled, height: scaled };
-  const piece = fillFrame(canvas, { width: scaled, height: scaled, inner }, mean, std);
+  const piece = fillFrame(canvas, { width: scaled, height: scaled, inner }, AS_THEY_ARE.mean, AS_THEY_ARE.std);
   const step = (window.width / side) * (scaled / size); // of a pixel of the result, in pixels of the piece
   const [middleX, middleY] = [((x - left) * scaled) / side - 0.5, ((y - top) * scaled) / side - 0.5];
-  return turned(piece, scaled, size, (u, v) => {
+  const result = turned(piece, scaled, size, (u, v) => {
     const [a, b] = [(u - size / 2) * step, (v - size / 2) * step];
     return [middleX + cosine * a - sine * b, middleY + sine * a + cosine * b];
   });
+  for (let channel = 0; channel < 3; channel++) {
+    normalise(result, channel * size * size, (channel + 1) * size * size, mean[channel], std[channel]);
+  }
+  return result;
 }
 
 /** A square of planes, `from` pixels a side, at the places that `place` gives for those of the result, bilinear. */
@@ -186,7 +200,7 @@ function taps(from, to) {
   return { starts, counts, weights, most };
 }
 
-/** One row of RGBA `pixels`, from `offset`, resized into `row`, RGB. */
+/** One row of RGBA `pixels`, from `offset`, resized into `row`, RGB, whole values: as Pillow does it. */
 function resizeRow(pixels, offset, { starts, counts, weights, most }, row) {
   for (let out = 0; out < starts.length; out++) {
     let red = 0;
@@ -199,8 +213,8 @@ function resizeRow(pixels, offset, { starts, counts, weights, most }, row) {
       green += weight * pixels[at + 1];
       blue += weight * pixels[at + 2];
     }
-    row[3 * out] = red;
-    row[3 * out + 1] = green;
-    row[3 * out + 2] = blue;
+    row[3 * out] = Math.round(red);
+    row[3 * out + 1] = Math.round(green);
+    row[3 * out + 2] = Math.round(blue);
   }
 }

@@ -3,7 +3,7 @@
 
 import { fills, framing } from "./faces.js";
 import { Finder } from "./finder.js";
-import { cut, fillFrame, frameOf } from "./frame.js";
+import { cut, fillFrame, frameOf, sideBesideFaces } from "./frame.js";
 import { LABELS } from "./labels.js";
 import { Rendering, Scene } from "./rendering.js";
 import { compose, isShown } from "./windows.js";
@@ -88,10 +88,11 @@ export class FaceParser {
     const start = performance.now();
     const found = faces === "image" ? [] : await this.finder.find(picture);
     const times = { find: performance.now() - start, prepare: 0, run: 0 };
-    const frame = frameOf(picture.width, picture.height, this.side);
+    const apart = found.length > 0 && !(found.length === 1 && fills(found[0], picture));
+    const frame = frameOf(picture.width, picture.height, apart ? sideBesideFaces(this.side) : this.side);
     const whole = await this.#look(() => fillFrame(picture, frame, this.mean, this.std), frame, times);
     const details = [];
-    if (found.length && !(found.length === 1 && fills(found[0], picture))) {
+    if (apart) {
       for (const face of found) {
         const size = { width: this.side, height: this.side, window: framing(face) };
         const look = await this.#look(() => cut(picture, size.window, this.side, this.mean, this.std), size, times);
