@@ -231,7 +231,7 @@ class FaceParser:
         """What the network makes of images as they are framed: of the whole of each, and of its faces."""
         wholes: dict[int, Look] = {}
         layouts = [
-            self._layout(*image.shape[:2], beside_faces=bool(frame.windows))
+            self._layout(image.shape[0], image.shape[1], beside_faces=bool(frame.windows))
             for image, frame in zip(images, frames, strict=True)
         ]
         # A GPU works by itself: the next images are prepared while it is at it.
