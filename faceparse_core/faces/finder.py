@@ -30,7 +30,7 @@ WEIGHTS = Path(__file__).parents[1] / "weights" / "finder.safetensors"
 
 # The longer side of the first look at a picture, and the pixels that the second has at most. Where a picture is much
 # smaller than that, it is enlarged a little.
-_GLANCE, _SECOND_PIXELS, _ENLARGED = 192, 640 * 480, 1.5
+_GLANCE, _SECOND_PIXELS, _ENLARGED = 192, 704 * 528, 1.5
 _MULTIPLE = 32
 # From this score on something is a face. What is less, but this much, is no surer than a look at it alone: it is one if
 # that says ``CONFIRMED``, and with this score it may be one. What is still less asks for a closer look at the whole.
